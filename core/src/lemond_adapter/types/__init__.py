@@ -42,6 +42,7 @@ from lemond_adapter.types.events import (
 )
 from lemond_adapter.types.knowledge import Knowledge, Known, Unknown
 from lemond_adapter.types.routes import LoadedModel, RouteInfo, RouteMode
+from lemond_adapter.types.slots import SlotSpec
 from lemond_adapter.types.state import ROUTABLE_STATES, SlotState
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "SlotEvent",
     "SlotFailed",
     "SlotLoading",
+    "SlotSpec",
     "SlotState",
     "Source",
     "Unknown",
