@@ -75,8 +75,8 @@ def read_frame(data: str | bytes | Mapping[str, Any]) -> Frame:
             raise MalformedPayload("log stream: a snapshot without a list of entries")
         return Snapshot(tuple(_entry(raw) for raw in entries))
     if kind == "error":
-        error = body.get("error")
-        message = error.get("message") if isinstance(error, Mapping) else error
+        problem = body.get("error")
+        message = problem.get("message") if isinstance(problem, Mapping) else problem
         return Complaint(str(message)[:300])
     raise MalformedPayload(f"log stream: unknown frame type {kind!r:.60}")
 
