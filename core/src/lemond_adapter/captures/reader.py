@@ -10,9 +10,7 @@ from typing import Any
 
 from lemond_adapter.types import CaptureError
 
-KINDS = frozenset(
-    {"meta", "ws_open", "ws", "ws_close", "ws_error", "health", "request", "response", "truth"}
-)
+KINDS = frozenset({"meta", "ws_open", "ws", "ws_close", "ws_error", "health", "request", "response", "truth"})
 
 
 @dataclass(frozen=True, slots=True)

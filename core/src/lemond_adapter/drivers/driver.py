@@ -56,6 +56,10 @@ class Driver:
         """Whether a recipe's child speaks the path itself or only lemond does."""
         return "child" if path in self._child_paths.get(recipe, frozenset()) else "gateway"
 
+    def has_child_paths(self, recipe: str) -> bool:
+        """Whether a recipe's child speaks any data-plane path itself."""
+        return bool(self._child_paths.get(recipe))
+
     def gateway_path(self, path: str) -> str:
         """lemond's own name for a data-plane path."""
         return GATEWAY_PATHS.get(path, path)

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from lemond_adapter.drivers.signals import LogRule, Signal, SignalKind
 
 _PREFIX = re.compile(
-    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \[(?:Trace|Debug|Info|Notice|Warn|Error|Fatal)\] \([^)]*\(?\)?\) "
+    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} "
+    r"\[(?:Trace|Debug|Info|Notice|Warn|Error|Fatal)\] \([^)]*\(?\)?\) "
 )
 _PREFIX_LENGTH = len("2026-11-23 23:41:54.005 [")
 

@@ -56,7 +56,9 @@ PHRASES: tuple[LogRule, ...] = (
     _rule(_K.LOAD_REQUESTED, r"^Ensuring model loaded: (?P<model>\S+)(?: .*)?$"),
     _rule(_K.LOAD_REQUESTED, rf"^Auto-loading model: {_TYPED}$"),
     _rule(_K.NOTED, r"^Another load is in progress, waiting\.\.\.$", until="11.0"),
-    _rule(_K.LOAD_BEGAN, r"^Loading (?:cloud )?model: (?P<model>\S+)(?: \(checkpoint: .*)?$"),
+    # At debug level the router announces a load before it makes room for it, and before a reload.
+    _rule(_K.LOAD_REQUESTED, r"^Loading model: (?P<model>\S+) \(checkpoint: .*$"),
+    _rule(_K.LOAD_BEGAN, r"^Loading (?:cloud )?model: (?P<model>\S+)$"),
     _rule(_K.SPAWNED, r"^Process started (?:successfully, PID: |with PID: )(?P<pid>\d{1,10})$"),
     _rule(_K.NOTED, r"^Process started successfully$"),
     _rule(_K.PORT_KNOWN, r"^Starting (?:\S+ )?on port (?P<port>\d{1,5})(?: .*|\.\.\.)?$"),
@@ -88,7 +90,7 @@ PHRASES: tuple[LogRule, ...] = (
     _rule(_K.EVICTING_LRU, rf"^Slot limit reached for type \S+, evicting LRU: {_TYPED}$", until="11.0"),
     _rule(_K.EVICTING_LRU, rf"^Slot limit reached for pool \S+, evicting LRU: {_TYPED}$", since="11.5"),
     _rule(_K.EVICTING_NPU, rf"^FLM cannot coexist with \S+, evicting: {_TYPED}$"),
-    _rule(_K.EVICTING_NPU, rf"^FLM \S+ slot occupied by: (?P<model>\S+), evicting\.\.\.$"),
+    _rule(_K.EVICTING_NPU, r"^FLM \S+ slot occupied by: (?P<model>\S+), evicting\.\.\.$"),
     _rule(
         _K.NOTED,
         r"^\S+ requires exclusive NPU access, evicting all NPU servers\.\.\.$",

@@ -42,7 +42,7 @@ from lemond_adapter.types.events import (
 )
 from lemond_adapter.types.knowledge import Knowledge, Known, Unknown
 from lemond_adapter.types.routes import LoadedModel, RouteInfo, RouteMode
-from lemond_adapter.types.slots import SlotSpec
+from lemond_adapter.types.slots import SlotMap, SlotSpec
 from lemond_adapter.types.state import ROUTABLE_STATES, SlotState
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "SlotEvent",
     "SlotFailed",
     "SlotLoading",
+    "SlotMap",
     "SlotSpec",
     "SlotState",
     "Source",
