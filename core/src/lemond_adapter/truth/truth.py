@@ -395,4 +395,3 @@ class Truth:
     def _expire(self) -> None:
         self._expiry = None
         self.publish(self.ledger.expire())
-
