@@ -81,6 +81,7 @@ async def _move(daemon: Daemon, body: dict[str, Any]) -> dict[str, Any]:
     taker = router.find(str(body["port_taken_by"])) if body.get("port_taken_by") else None
     if taker is not None:
         await router.unload(taker)
+        router.next_port = old
         await router.load(taker, {})
         held = router.child_of(taker)
         old = held.port if held else old

@@ -105,11 +105,9 @@ class Surface:
             body = json.loads(await request.body())
             name = body["model_name"]
         except (ValueError, KeyError, TypeError) as error:
-            message = f"Invalid request: {error}"
-            return JSONResponse(
-                {"error": {"code": "invalid_request", "message": message, "type": "invalid_request_error"}},
-                400,
-            )
+            code = "invalid_request"
+            problem = {"code": code, "message": f"Invalid request: {error}", "type": f"{code}_error"}
+            return JSONResponse({"error": problem}, 400)
         options = ", ".join(f"{k}={v}" for k, v in body.items() if k != "model_name")
         self._log.info("Server", f"Ensuring model loaded: {name} {options}")
         model = self._router.find(str(name))
@@ -157,9 +155,8 @@ class Surface:
         )
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse(
-            {"data": [self._row(m.public) for m in self._router.models.values()], "object": "list"}
-        )
+        rows = [self._row(model.public) for model in self._router.models.values()]
+        return JSONResponse({"data": rows, "object": "list"})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]

@@ -56,6 +56,7 @@ class Router:
         self.loads: Counter[str] = Counter()
         self.failures: dict[str, list[str]] = {}
         self.avoid_ports: set[int] = set()
+        self.next_port: int | None = None
 
     def find(self, name: str) -> SimModel | None:
         """By public or canonical name."""
@@ -177,6 +178,9 @@ class Router:
         return child
 
     def _free_port(self) -> int:
+        if self.next_port is not None:
+            port, self.next_port = self.next_port, None
+            return port
         port = free_port(self._port_base)
         while port in self.avoid_ports:
             port = free_port(port + 1)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -111,6 +112,7 @@ class Truth:
         self.problems: list[str] = [f"{b.name} ({b.origin}): {b.error}" for b in installed.broken]
         self.listings = 0
         self._driver_faults = 0
+        self._taps: list[Callable[[LogEntry], None]] = []
         self._listing_open = False
         self._started_anew = False
         self._resync: ResyncReason | None = "startup"
@@ -346,7 +348,18 @@ class Truth:
             self._resync = self._resync or "reconnect"
         self.relist()
 
+    @contextmanager
+    def log_tap(self, take: Callable[[LogEntry], None]) -> Iterator[None]:
+        """`take` gets every new log entry while the context lasts."""
+        self._taps.append(take)
+        try:
+            yield
+        finally:
+            self._taps.remove(take)
+
     def _log_entry(self, entry: LogEntry) -> None:
+        for take in self._taps:
+            take(entry)
         self._apply(self._hints(entry))
 
     def _log_down(self, why: str) -> None:
@@ -360,9 +373,9 @@ class Truth:
         signal = driver.matcher.match_line(entry.line)
         if signal is None:
             message = message_of(entry.line)
-            if driver.matcher.rules and driver.matcher.looks_like_lifecycle(entry.tag, message):
-                if len(self.unknown_lines) < 200 or message in self.unknown_lines:
-                    self.unknown_lines[message[:300]] += 1
+            unknown = driver.matcher.rules and driver.matcher.looks_like_lifecycle(entry.tag, message)
+            if unknown and (len(self.unknown_lines) < 200 or message in self.unknown_lines):
+                self.unknown_lines[message[:300]] += 1
             return []
         return self.correlator.feed(signal, entry.seq)
 
