@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from lemond_adapter.acting.catalogue import Catalogue
+from lemond_adapter.acting.decision import Situation, Verdict, decide
 from lemond_adapter.acting.history import LoadHistory
 from lemond_adapter.acting.leases import Leases
 from lemond_adapter.acting.loader import Loader
@@ -192,32 +193,57 @@ class LemondAdapter:
 
     async def refusal(self, name: str, slot: SlotSpec | None, model: str) -> LemondError:
         """Why a name has no route now, and the load that will give it one."""
-        if not self.truth.reachable:
-            return LemondUnavailable(f"lemond at {self.address.url}: {self.truth.unknown_why}")
+        reachable = self.truth.reachable
         failed = self.loader.failure(model)
-        if failed is not None:
-            return failed
-        if slot is None and not self._met(model):
+        known: bool | None = True
+        if reachable and failed is None and slot is None and not self._met(model):
             known = await self.catalogue.knows(model)
-            if known is None:
-                return LemondUnavailable(f"lemond at {self.address.url} cannot be asked about {model!r}")
-            if not known:
+        verdict = decide(
+            Situation(
+                reachable=reachable,
+                known=known,
+                failed=failed is not None,
+                lemond_busy=self._lemond_loads(model),
+            )
+        )
+        match verdict:
+            case Verdict.UNAVAILABLE:
+                why = self.truth.unknown_why or f"it cannot be asked about {model!r}"
+                return LemondUnavailable(f"lemond at {self.address.url}: {why}")
+            case Verdict.FAILED if failed is not None:
+                return failed
+            case Verdict.NOT_FOUND:
                 return ModelNotFound(f"no slot, alias or model of lemond is called {name!r}")
-        self._want(model)
+            case Verdict.LOAD:
+                self.loader.request(model)
         return self.loading(slot, model)
 
     def _met(self, model: str) -> bool:
         record = self.truth.ledger.records.get(model)
         return record is not None and record.last_entry is not None
 
-    def _want(self, model: str) -> None:
-        """Asks for a load, unless lemond is in the middle of one of this model already."""
-        record = self.truth.ledger.record(model)
-        if record.phase in (Phase.STARTING, Phase.WARMING) and self.loader.pending(model) is None:
-            age = asyncio.get_running_loop().time() - record.since
-            if age < max(60.0, 3 * self.history.guess(model)):
-                return
-        self.loader.request(model)
+    def _lemond_loads(self, model: str) -> bool:
+        """Whether lemond is in the middle of loading it for somebody else, and not for too long."""
+        record = self.truth.ledger.records.get(model)
+        if record is None or record.phase not in (Phase.STARTING, Phase.WARMING):
+            return False
+        if self.loader.pending(model) is not None:
+            return False
+        age = asyncio.get_running_loop().time() - record.since
+        return age < max(60.0, 3 * self.history.guess(model))
+
+    async def wait_for_route(self, model: str, timeout_s: float) -> RouteInfo | None:
+        """The model's route as soon as it has one; None when `timeout_s` passed without."""
+        subscription = self.hub.subscribe()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (route := self.truth.ledger.routes.get(model)) is None:
+                    await subscription.next_batch()
+                return route
+        except TimeoutError:
+            return None
+        finally:
+            subscription.close()
 
     def loading(self, slot: SlotSpec | None, model: str) -> SlotLoading:
         """The error that says how long to wait for a model."""

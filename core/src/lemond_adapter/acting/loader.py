@@ -27,6 +27,7 @@ SETTLE_S = 20.0
 
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 300.0
+TOLD_TWICE_S = 2.0
 
 
 @dataclass(slots=True)
@@ -35,6 +36,7 @@ class Failure:
 
     reason: str
     kind: str
+    at: float
     until: float
     pause: float
 
@@ -105,10 +107,11 @@ class Loader:
         """A load of it failed, whoever asked for it: pause, twice as long as the last time."""
         before = self.failures.get(model)
         now = self._clock()
-        if before is not None and before.until > now and before.reason == reason:
+        if before is not None and now - before.at < TOLD_TWICE_S:
+            before.reason, before.kind = reason, kind
             return  # the same failure, told by the log and by the answer
         pause = FIRST_PAUSE_S if before is None else min(before.pause * 2, LONGEST_PAUSE_S)
-        self.failures[model] = Failure(reason, kind, now + pause, pause)
+        self.failures[model] = Failure(reason, kind, now, now + pause, pause)
 
     def note_loaded(self, model: str) -> None:
         """It is loaded: earlier failures are over."""

@@ -34,6 +34,8 @@ class EventHub:
         self._now = now
         self._ring: deque[SlotEvent] = deque(maxlen=ring)
         self._subscribers: set[Subscription] = set()
+        self.observers: list[Callable[[SlotEvent], None]] = []
+        """Called with each event before any subscriber sees it: what they build is never behind."""
         self.seq = 0
 
     @property
@@ -46,6 +48,8 @@ class EventHub:
         self.seq += 1
         stamped = event.model_copy(update={"seq": self.seq, "at": self._now()})
         self._ring.append(stamped)
+        for observe in self.observers:
+            observe(stamped)
         for subscriber in self._subscribers:
             subscriber.wake()
         return stamped

@@ -51,13 +51,15 @@ class Witness:
         self.processes = ProcessWatch(self._ended)
         self.report = WitnessReport()
         self.driver: Driver | None = None
+        self._ended_pids: set[int] = set()
+        """Ended, and still listed: lemond <= 10.7 lists a dead child, as a zombie, for ever."""
 
     def see(self, listing: HealthListing) -> None:
         """Opens a watch on every listed process; to be called before the ledger takes the listing."""
         if not self._address.local:
             return
         for entry in listing.models:
-            if entry.pid is not None:
+            if entry.pid is not None and entry.pid not in self._ended_pids:
                 self.processes.watch(entry.pid)
 
     def settle(self, listing: HealthListing) -> None:
@@ -65,12 +67,15 @@ class Witness:
         keep = {entry.pid for entry in listing.models if entry.pid is not None}
         if self.report.lemond_pid is not None:
             keep.add(self.report.lemond_pid)
+        self._ended_pids &= keep
         self.processes.keep_only(frozenset(keep))
 
     def alive(self, entry: LoadedModel) -> bool | None:
         """Whether the listed process lives; None where it cannot be seen."""
         if entry.pid is None or not self._address.local:
             return None
+        if entry.pid in self._ended_pids:
+            return False
         known = self.processes.alive(entry.pid)
         if known is not None:
             return known
@@ -154,6 +159,7 @@ class Witness:
             self.report.lemond_pid = None
             self._on_lemond_end(ending)
         else:
+            self._ended_pids.add(pid)
             self._on_end(pid, ending)
 
     def close(self) -> None:
