@@ -73,7 +73,7 @@ def cut_stream_event(model: str, why: str) -> bytes:
     """The last event of a stream whose child went away: SDKs raise it as an API error."""
     error = {
         "code": "slot.interrupted",
-        "message": f"the model server of {model} went away in the middle of the answer ({why}); send it again",
+        "message": f"{model} went away in the middle of the answer ({why}); send the request again",
         "type": "server_error",
         "details": {"model": model},
     }

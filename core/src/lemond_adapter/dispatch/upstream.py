@@ -90,7 +90,7 @@ class Upstream:
         except (OSError, h11.ProtocolError) as error:
             raise Cut(str(error) or type(error).__name__) from error
 
-    async def _next(self) -> h11.Event | type[h11.PAUSED]:
+    async def _next(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         while True:
             event = self._http.next_event()
             if event is not h11.NEED_DATA:

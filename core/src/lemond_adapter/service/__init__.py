@@ -1,1 +1,1 @@
-
+"""The service: the data plane, the slots and the event stream on one port."""

@@ -1,0 +1,145 @@
+"""Runs the service: adapter, HTTP server, and the simulated lemond where one is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from lemond_adapter.adapter import LemondAdapter
+from lemond_adapter.service.app import build_app
+from lemond_adapter.service.config import Config, secret
+from lemond_adapter.truth.address import is_loopback
+from lemond_adapter.types import ConfigError, LemondError
+
+log = logging.getLogger(__name__)
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, with the transport in the scope: an answer cut short must end the connection."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["lemond_adapter.transport"] = self.transport  # type: ignore[typeddict-unknown-key]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line adds to the configuration."""
+
+    simulate: str | None = None
+    insecure: bool = False
+    time_scale: float = 1.0
+
+
+def listener(config: Config, *, insecure: bool) -> socket.socket:
+    """The bound socket. Raises `ConfigError` when it cannot be had, or would be open to the network
+    without a key."""
+    host, port = config.listen.host, config.listen.port
+    if not is_loopback(host) and secret(config.listen.api_key_env) is None and not insecure:
+        raise ConfigError(
+            f"listen.host {host}: other machines could use the models without a key; set "
+            f"{config.listen.api_key_env}, or pass --insecure if that is wanted"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --listen"
+        ) from None
+
+
+async def run(config: Config, options: Options, say: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT. `say` gets the `ready:` line."""
+    with listener(config, insecure=options.insecure) as bound:
+        async with contextlib.AsyncExitStack() as stack:
+            url = config.lemond.url
+            if options.simulate is not None:
+                url = await stack.enter_async_context(_simulated(options))
+            adapter = await stack.enter_async_context(
+                LemondAdapter(
+                    url,
+                    api_key=secret(config.lemond.api_key_env),
+                    slots=config.slot_specs(),
+                    connect_timeout_s=config.lemond.connect_timeout_s,
+                    load_timeout_s=config.lemond.load_timeout_s,
+                    heartbeat_s=config.policy.heartbeat_s,
+                    silence_s=config.policy.silence_s,
+                )
+            )
+            await _serve(config, adapter, bound, say)
+
+
+@contextlib.asynccontextmanager
+async def _simulated(options: Options) -> Any:
+    from lemond_adapter.simulator import SimulatorError, SimulatorProcess
+
+    try:
+        async with SimulatorProcess(options.simulate or "10.7.0", time_scale=options.time_scale) as simulator:
+            yield simulator.url
+    except SimulatorError as error:
+        raise LemondError(str(error)) from error
+
+
+async def _serve(
+    config: Config, adapter: LemondAdapter, bound: socket.socket, say: Callable[[str], None]
+) -> None:
+    app = build_app(adapter, api_key=secret(config.listen.api_key_env), hold_s=config.policy.hold_s)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=max(1, int(config.policy.drain_timeout_s)),
+        )
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    # uvicorn's own handlers re-raise the signal once served; a drained service exits 0.
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    with contextlib.ExitStack() as patched:
+        patched.callback(lambda: None)
+        serving = asyncio.create_task(_serve_without_signals(server, bound), name="http")
+        warming = asyncio.create_task(_warm(adapter, config.policy.warm), name="warm")
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            host = config.listen.host
+            shown = f"[{host}]" if ":" in host else host
+            driver = adapter.driver.name if adapter.driver else "none"
+            version = adapter.version or "unreachable"
+            say(f"ready: http://{shown}:{bound.getsockname()[1]} lemond={version} driver={driver}")
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        warming.cancel()
+        server.should_exit = True
+        await serving
+
+
+async def _serve_without_signals(server: uvicorn.Server, bound: socket.socket) -> None:
+    await server._serve([bound])
+
+
+async def _warm(adapter: LemondAdapter, names: list[str]) -> None:
+    if names:
+        for name, error in (await adapter.warm(names)).items():
+            if error is not None:
+                log.warning("warm %s: %s", name, error)
