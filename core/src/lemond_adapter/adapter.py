@@ -17,7 +17,7 @@ from lemond_adapter.acting.loader import Loader
 from lemond_adapter.drivers import Driver, Installed, Selection, installed_drivers, public_name
 from lemond_adapter.truth.address import lemond_address
 from lemond_adapter.truth.control import CatalogueEntry, LemondClient
-from lemond_adapter.truth.hub import EventHub, Gap
+from lemond_adapter.truth.hub import EventHub, Gap, HubClosed
 from lemond_adapter.truth.logentry import LogEntry
 from lemond_adapter.truth.record import Phase
 from lemond_adapter.truth.truth import Timing, Truth
@@ -240,7 +240,7 @@ class LemondAdapter:
                 while (route := self.truth.ledger.routes.get(model)) is None:
                     await subscription.next_batch()
                 return route
-        except TimeoutError:
+        except (TimeoutError, HubClosed):
             return None
         finally:
             subscription.close()
@@ -321,7 +321,10 @@ class LemondAdapter:
         subscription = self.hub.subscribe(since)
         try:
             while True:
-                batch = await subscription.next_batch()
+                try:
+                    batch = await subscription.next_batch()
+                except HubClosed:
+                    return
                 if isinstance(batch, Gap):
                     yield Resynced(seq=batch.resume_at, reason="gap", source="self")
                     continue

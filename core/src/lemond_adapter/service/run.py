@@ -7,9 +7,8 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass
-from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -29,6 +28,22 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["lemond_adapter.transport"] = self.transport  # type: ignore[typeddict-unknown-key]
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, with signals left to us (a drained service exits 0) and `up` set once it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +95,7 @@ async def run(config: Config, options: Options, say: Callable[[str], None]) -> N
 
 
 @contextlib.asynccontextmanager
-async def _simulated(options: Options) -> Any:
+async def _simulated(options: Options) -> AsyncIterator[str]:
     from lemond_adapter.simulator import SimulatorError, SimulatorProcess
 
     try:
@@ -94,7 +109,7 @@ async def _serve(
     config: Config, adapter: LemondAdapter, bound: socket.socket, say: Callable[[str], None]
 ) -> None:
     app = build_app(adapter, api_key=secret(config.listen.api_key_env), hold_s=config.policy.hold_s)
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             app,
             http=Protocol,
@@ -103,7 +118,6 @@ async def _serve(
             log_level="warning",
             access_log=False,
             server_header=False,
-            date_header=True,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, int(config.policy.drain_timeout_s)),
         )
@@ -112,30 +126,20 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # uvicorn's own handlers re-raise the signal once served; a drained service exits 0.
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    with contextlib.ExitStack() as patched:
-        patched.callback(lambda: None)
-        serving = asyncio.create_task(_serve_without_signals(server, bound), name="http")
-        warming = asyncio.create_task(_warm(adapter, config.policy.warm), name="warm")
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        if server.started:
-            host = config.listen.host
-            shown = f"[{host}]" if ":" in host else host
-            driver = adapter.driver.name if adapter.driver else "none"
-            version = adapter.version or "unreachable"
-            say(f"ready: http://{shown}:{bound.getsockname()[1]} lemond={version} driver={driver}")
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        warming.cancel()
-        server.should_exit = True
-        await serving
-
-
-async def _serve_without_signals(server: uvicorn.Server, bound: socket.socket) -> None:
-    await server._serve([bound])
+    serving = asyncio.create_task(server.serve([bound]), name="http")
+    warming = asyncio.create_task(_warm(adapter, config.policy.warm), name="warm")
+    await server.up.wait()
+    driver = adapter.driver.name if adapter.driver else "none"
+    host = f"[{config.listen.host}]" if ":" in config.listen.host else config.listen.host
+    url = f"http://{host}:{bound.getsockname()[1]}"
+    say(f"ready: {url} lemond={adapter.version or 'unreachable'} driver={driver}")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    warming.cancel()
+    adapter.hub.close()
+    server.should_exit = True
+    await serving
 
 
 async def _warm(adapter: LemondAdapter, names: list[str]) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from lemond_adapter.truth.hub import EventHub, Gap, Subscription
+from lemond_adapter.truth.hub import EventHub, Gap, HubClosed, Subscription
 from lemond_adapter.types import SlotEvent, encode_event
 
 HEARTBEAT_S = 15.0
@@ -35,7 +35,10 @@ async def stream(
         if start is None:
             yield _snapshot(hub, snapshot)
         while True:
-            news = await _next(subscription)
+            try:
+                news = await _next(subscription)
+            except HubClosed:
+                return
             if news is None:
                 yield b": heartbeat\n\n"
             elif isinstance(news, Gap):

@@ -7,7 +7,7 @@ from typing import Any
 
 from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.slots.fold import ModelView, View, fold
-from lemond_adapter.types import LoadedModel, SlotSpec, SlotState
+from lemond_adapter.types import LoadedModel, SlotEvent, SlotSpec, SlotState
 
 _RESIDENT = frozenset({SlotState.READY, SlotState.SERVING, SlotState.IDLE, SlotState.UNLOADING})
 
@@ -18,9 +18,12 @@ class SlotBoard:
     def __init__(self, adapter: LemondAdapter) -> None:
         self._adapter = adapter
         self.view = View()
+        past = adapter.hub.after(0)
+        for event in past if isinstance(past, list) else []:
+            self.view = fold(self.view, event)
         adapter.hub.observers.append(self._take)
 
-    def _take(self, event: Any) -> None:
+    def _take(self, event: SlotEvent) -> None:
         self.view = fold(self.view, event)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -26,6 +26,10 @@ class Gap:
     resume_at: int
 
 
+class HubClosed(Exception):
+    """The adapter is going away."""
+
+
 class EventHub:
     """One per adapter. `epoch` names this run: seq counts from 1 within it."""
 
@@ -37,6 +41,7 @@ class EventHub:
         self.observers: list[Callable[[SlotEvent], None]] = []
         """Called with each event before any subscriber sees it: what they build is never behind."""
         self.seq = 0
+        self.closed = False
 
     @property
     def subscribers(self) -> int:
@@ -53,6 +58,12 @@ class EventHub:
         for subscriber in self._subscribers:
             subscriber.wake()
         return stamped
+
+    def close(self) -> None:
+        """No more subscribers: all of them end."""
+        self.closed = True
+        for subscriber in self._subscribers:
+            subscriber.wake()
 
     def oldest(self) -> int:
         """The oldest seq still held; `seq + 1` when none is."""
@@ -90,9 +101,11 @@ class Subscription:
         self._signal.set()
 
     async def next_batch(self) -> list[SlotEvent] | Gap:
-        """Waits for news."""
+        """Waits for news. Raises `HubClosed` when there will be none."""
         while True:
             await self._signal.wait()
+            if self._hub.closed:
+                raise HubClosed
             self._signal.clear()
             news = self._hub.after(self.position)
             if isinstance(news, Gap):

@@ -1,0 +1,266 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lemond_adapter.captures import read_capture, replay
+from lemond_adapter.cli.client import Service
+from lemond_adapter.drivers import generic_driver, installed_drivers, select_driver
+from lemond_adapter.types import ConfigError, encode_event
+
+app = typer.Typer(
+    name="lemond-adapter",
+    help="Routes AI traffic to the model servers that Lemonade's lemond really runs.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DEFAULT_URL = "http://127.0.0.1:13306"
+DEFAULT_LEMOND = "http://127.0.0.1:13305"
+
+Url = Annotated[str, typer.Option("--url", help="A running service.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+
+
+def say(line: str) -> None:
+    """A line to stdout, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"{text!r} is not HOST:PORT, e.g. 127.0.0.1:13306")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+# click has no option whose value may be left out and typer no access to it; a bare `--simulate` is
+# given its default before parsing.
+class _Serve(typer.core.TyperCommand):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for index, arg in enumerate(args):
+            following = args[index + 1] if index + 1 < len(args) else "-"
+            if arg == "--simulate" and following.startswith("-"):
+                args[index] = "--simulate=10.7.0"
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=_Serve)
+def serve(
+    lemond: Annotated[str | None, typer.Option(help=f"lemond's URL; default {DEFAULT_LEMOND}.")] = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Default 127.0.0.1:13306.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file.")] = None,
+    simulate: Annotated[
+        str | None, typer.Option(metavar="[RELEASE]", help="Start a simulated lemond and use it.")
+    ] = None,
+    time_scale: Annotated[float, typer.Option(help="How much faster the simulated lemond lives.")] = 1.0,
+    check: Annotated[bool, typer.Option("--check", help="Check the configuration and exit.")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow other hosts without a key.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """The service. Example: lemond-adapter serve --simulate"""
+    from lemond_adapter.service.config import load_config
+    from lemond_adapter.service.run import Options, run
+
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = load_config(config)
+    if lemond is not None:
+        changed = settings.lemond.model_copy(update={"url": lemond})
+        settings = settings.model_copy(update={"lemond": changed})
+    if listen is not None:
+        host, port = _address(listen)
+        settings = settings.model_copy(
+            update={"listen": settings.listen.model_copy(update={"host": host, "port": port})}
+        )
+    if check:
+        settings.slot_specs()
+        say(f"{config or 'defaults'}: ok, {len(settings.slots)} slots")
+        return
+    options = Options(simulate=simulate, insecure=insecure, time_scale=time_scale)
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        asyncio.run(run(settings, options, say))
+    else:
+        uvloop.run(run(settings, options, say))
+
+
+@app.command()
+def events(
+    url: Url = DEFAULT_URL,
+    as_json: Json = False,
+    since: Annotated[int | None, typer.Option(metavar="SEQ", help="Go on behind this event.")] = None,
+) -> None:
+    """Every change as it happens. Example: lemond-adapter events --json"""
+    for event in Service(url).events(since):
+        if as_json:
+            say(json.dumps(event))
+        elif event["type"] == "snapshot":
+            states = ", ".join(f"{row['name']} {row['state']}" for row in event["slots"]) or "nothing loaded"
+            say(f"{'':24} snapshot          {states}")
+        else:
+            say(_event_line(event))
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    shown = {"seq", "at", "type", "model", "slot", "source"}
+    rest = " ".join(f"{key}={value}" for key, value in event.items() if key not in shown)
+    return _plain(f"{event['at']} {event['type']:17} {event.get('model') or '-':24} {rest}")
+
+
+def _plain(text: str) -> str:
+    """Names are data: nothing in them may steer the terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+@app.command()
+def slots(
+    url: Url = DEFAULT_URL,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep the table live.")] = False,
+) -> None:
+    """The slots. Example: lemond-adapter slots --watch"""
+    service = Service(url)
+    if not watch:
+        rows = service.get("/api/slots")
+        if as_json:
+            say(json.dumps(rows))
+        else:
+            Console().print(_slot_table(rows))
+        return
+    from rich.live import Live
+
+    with Live(_slot_table(service.get("/api/slots")), auto_refresh=False) as live:
+        for _ in service.events(None):
+            live.update(_slot_table(service.get("/api/slots")), refresh=True)
+
+
+def _slot_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("slot", "state", "model", "port", "pid", "in flight", "note")
+    for row in rows:
+        more = row["metadata"]
+        state = row["state"] + (" (stale)" if more.get("stale") else "")
+        cells = [row["name"], state, row["model_id"], row["port"] or "-", more.get("pid", "-")]
+        table.add_row(*(_plain(str(cell)) for cell in (*cells, more["in_flight"], more["message"])))
+    return table
+
+
+@app.command()
+def doctor(
+    lemond: Annotated[str, typer.Option(help="lemond's URL.")] = DEFAULT_LEMOND,
+    as_json: Json = False,
+) -> None:
+    """What is wrong, and what to do. Example: lemond-adapter doctor --lemond http://127.0.0.1:13305"""
+    from lemond_adapter.cli.doctor import examine
+    from lemond_adapter.service.config import secret
+
+    logging.getLogger("lemond_adapter").setLevel(logging.ERROR)
+    found = asyncio.run(examine(lemond, secret("LEMONADE_API_KEY")))
+    if as_json:
+        keys = ("check", "grade", "what", "fix")
+        say(json.dumps([{key: getattr(finding, key) for key in keys} for finding in found]))
+    else:
+        for finding in found:
+            say(f"{finding.grade:8} {finding.check}: {_plain(finding.what)}")
+            if finding.fix:
+                say(f"{'':8} -> {finding.fix}")
+    raise typer.Exit(1 if any(finding.grade == "problem" for finding in found) else 0)
+
+
+@app.command()
+def drivers(as_json: Json = False) -> None:
+    """Installed drivers and the releases each serves. Example: lemond-adapter drivers"""
+    installed = installed_drivers()
+    rows: list[dict[str, Any]] = [
+        {
+            "name": driver.name,
+            "serves": str(driver.info.serves) or "any",
+            "recorded": list(driver.info.recorded),
+            "from": driver.origin,
+            "summary": driver.info.summary,
+        }
+        for driver in (*installed.drivers, generic_driver())
+    ]
+    rows += [{"name": b.name, "from": b.origin, "error": b.error} for b in installed.broken]
+    if as_json:
+        say(json.dumps(rows))
+        return
+    for row in rows:
+        if "error" in row:
+            say(f"{row['name']:14} BROKEN  {row['from']}: {row['error']}")
+        else:
+            say(f"{row['name']:14} {row['serves']:14} {row['from']:28} {row['summary']}")
+
+
+@app.command(name="replay")
+def replay_(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    driver: Annotated[str | None, typer.Option(metavar="NAME", help="Use this driver.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Captures through a driver. Example: lemond-adapter replay corpus/10.7.0/crash.info.jsonl"""
+    installed = installed_drivers()
+    if driver is not None and driver not in {d.name for d in (*installed.drivers, generic_driver())}:
+        raise ConfigError(f"no driver is called {driver!r}; 'lemond-adapter drivers' lists them")
+    for file in files:
+        capture = read_capture(file)
+        selection = select_driver(capture.release, installed.drivers, forced=driver)
+        result = replay(capture, selection.driver)
+        for warning in (*capture.warnings, *result.complaints):
+            sys.stderr.write(f"{warning}\n")
+        if not as_json:
+            say(f"{file}: lemond {capture.release}, {selection.driver.name} ({selection.match})")
+        for t, event in zip(result.times, result.events, strict=True):
+            if as_json:
+                say(encode_event(event))
+            else:
+                rest = event.model_dump(mode="json", exclude={"seq", "at", "type", "model", "slot"})
+                text = " ".join(f"{key}={value}" for key, value in rest.items() if value is not None)
+                say(_plain(f"{t:9.3f} s  {event.type:17} {event.model or '-':16} {text}"))
+        _report_unknown(result.unknown_lines)
+
+
+def _report_unknown(lines: Counter[str]) -> None:
+    for line, count in lines.most_common():
+        sys.stderr.write(_plain(f"no rule knew, {count}x: {line}") + "\n")
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def simulate(
+    ctx: typer.Context,
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT")] = "127.0.0.1:13305",
+    release: Annotated[str, typer.Option(help="The lemond release to behave as.")] = "10.7.0",
+    time_scale: Annotated[float, typer.Option(help="Divides every wait of lemond's.")] = 1.0,
+    max_loaded_models: Annotated[int, typer.Option(help="Per type; -1 = unlimited.")] = 1,
+    fault: Annotated[list[str] | None, typer.Option(metavar="NAME[=JSON]", help="A fault.")] = None,
+) -> None:
+    """The simulated lemond alone. Example: lemond-adapter simulate --time-scale 10"""
+    from lemond_adapter.simulator.__main__ import parser
+    from lemond_adapter.simulator.__main__ import serve as serve_simulator
+
+    _address(listen)
+    arguments = ["--listen", listen, "--release", release, "--time-scale", str(time_scale)]
+    arguments += ["--max-loaded-models", str(max_loaded_models)]
+    for text in fault or []:
+        arguments += ["--fault", text]
+    asyncio.run(serve_simulator(parser().parse_args([*arguments, *ctx.args])))
