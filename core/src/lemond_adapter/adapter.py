@@ -249,7 +249,9 @@ class LemondAdapter:
         """The error that says how long to wait for a model."""
         record = self.truth.ledger.record(model)
         eta = self.loader.eta(model)
-        state = _STATE_OF.get(record.phase, "starting")
+        state = _STATE_OF[record.phase]
+        if state in ("offline", "error") and self.loader.pending(model) is not None:
+            state = "starting"
         name = slot.name if slot else model
         return SlotLoading(
             f"{name} is {state}; try again in about {eta:.0f} s",

@@ -57,5 +57,5 @@ class Service:
 
     def _unreachable(self, error: Exception) -> LemondUnavailable:
         return LemondUnavailable(
-            f"no service at {self.url} ({error}); start one with 'lemond-adapter serve', or name it with --url"
+            f"no service at {self.url} ({error}); start one with 'lemond-adapter serve' or give --url"
         )

@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -45,14 +44,14 @@ def say(line: str) -> None:
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter(f"{text!r} is not HOST:PORT, e.g. 127.0.0.1:13306")
+        raise typer.BadParameter(f"{text!r} is not HOST:PORT, e.g. 127.0.0.1:13306")
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
 # click has no option whose value may be left out and typer no access to it; a bare `--simulate` is
 # given its default before parsing.
 class _Serve(typer.core.TyperCommand):
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for index, arg in enumerate(args):
             following = args[index + 1] if index + 1 < len(args) else "-"
             if arg == "--simulate" and following.startswith("-"):

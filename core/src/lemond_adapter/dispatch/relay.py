@@ -143,7 +143,8 @@ class Relay:
 
 
 def _start(head: h11.Response, *, close: bool) -> dict[str, Any]:
-    dropped = _HOP_BY_HOP | _named_by_connection(list(head.headers))
+    # The server in front writes its own date.
+    dropped = _HOP_BY_HOP | {b"date"} | _named_by_connection(list(head.headers))
     headers = [(name, value) for name, value in head.headers if name not in dropped]
     return {"type": "http.response.start", "status": head.status_code, "headers": headers}
 

@@ -1,0 +1,202 @@
+"""Every capture replays to what its truth lines and its API answers say happened."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lemond_adapter.captures import Capture, Replay, read_capture, replay
+from lemond_adapter.drivers import generic_driver, installed_drivers, select_driver
+
+CORPUS = Path(__file__).parents[2] / "corpus"
+CAPTURES = sorted(CORPUS.glob("*/*.jsonl"))
+INSTALLED = installed_drivers()
+
+EVICTIONS = {
+    "load_chat_unload": [("tiny-a", "reload"), ("tiny-a", "manual")],
+    "lru_eviction": [
+        ("tiny-a", "lru"),
+        ("tiny-b", "lru"),
+        ("tiny-c", "lru"),
+        ("tiny-embed", "manual"),
+        ("tiny-a", "manual"),
+    ],
+    "crash": [],
+    "load_failure_cascade": [
+        ("tiny-a", "load_failure_cascade"),
+        ("tiny-embed", "load_failure_cascade"),
+    ],
+    "port_drift": [("tiny-a", "manual")],
+    "concurrent_loads": [],
+}
+
+
+def scenario(capture: Capture) -> str:
+    return str(capture.meta["scenario"])
+
+
+def spawned(capture: Capture) -> list[tuple[str, int, int]]:
+    """(model, port, pid) of each model server that the process table saw, in order."""
+    found = []
+    for line in capture.lines:
+        command = str(line.data.get("cmd", ""))
+        if line.kind == "truth" and line.data.get("what") == "spawn" and "--port" in command:
+            model = re.search(r"-m \S*/([\w-]+)\.gguf", command)
+            port = re.search(r"--port (\d+)", command)
+            assert model is not None
+            assert port is not None
+            found.append((model[1], int(port[1]), int(line.data["pid"])))
+    return found
+
+
+def refused(capture: Capture) -> list[str]:
+    """lemond's reasons for failed loads, from its answers."""
+    reasons = []
+    for line in capture.lines:
+        if line.kind == "response" and line.data.get("path") == "/v1/load" and line.data.get("status") == 500:
+            message = json.loads(line.data["body"])["error"]["message"]
+            reasons.append(message.partition("': ")[2])
+    return reasons
+
+
+def last_listing(capture: Capture) -> dict[str, tuple[int, int]]:
+    """model -> (port, pid) that live in the last health body."""
+    body = [line for line in capture.lines if line.kind == "health"][-1].data["body"]
+    dead = {line.data.get("pid") for line in capture.lines if line.data.get("what") in ("zombie", "gone")}
+    return {
+        entry["model_name"]: (int(entry["backend_url"].rpartition(":")[2].partition("/")[0]), entry["pid"])
+        for entry in body["all_models_loaded"]
+        if entry["pid"] not in dead
+    }
+
+
+def final_routes(result: Replay) -> dict[str, tuple[int, int | None]]:
+    return {model: (route.port, route.pid) for model, route in result.final_routes.items()}
+
+
+def played(path: Path) -> tuple[Capture, Replay]:
+    capture = read_capture(path)
+    selection = select_driver(capture.release, INSTALLED.drivers)
+    assert selection.match == "exact"
+    return capture, replay(capture, selection.driver)
+
+
+@pytest.mark.parametrize("path", CAPTURES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+class TestCapture:
+    def test_loads_have_model_port_pid_and_order(self, path: Path) -> None:
+        capture, result = played(path)
+        broken = {"broken"} if scenario(capture) == "load_failure_cascade" else set()
+        expected = [spawn for spawn in spawned(capture) if spawn[0] not in broken]
+        loads = [
+            (event.model, event.port, event.pid)  # type: ignore[attr-defined]
+            for event in result.events
+            if event.type == "model_loaded"
+        ]
+        assert loads == expected
+        assert len({pid for _, _, pid in loads}) == len(loads)
+
+    def test_evictions_have_their_reason(self, path: Path) -> None:
+        capture, result = played(path)
+        evictions = [(e.model, e.reason) for e in result.events if e.type == "model_evicted"]  # type: ignore[attr-defined]
+        assert evictions == EVICTIONS[scenario(capture)]
+
+    def test_failures_have_lemonds_text(self, path: Path) -> None:
+        capture, result = played(path)
+        reasons = [event.reason for event in result.events if event.type == "load_failed"]  # type: ignore[attr-defined]
+        assert reasons == refused(capture)
+
+    def test_crashes_are_told_once(self, path: Path) -> None:
+        capture, result = played(path)
+        killed = [line.data["pid"] for line in capture.lines if line.data.get("what") == "kill"]
+        assert [e.pid for e in result.events if e.type == "process_crashed"] == killed  # type: ignore[attr-defined]
+
+    def test_the_end_is_as_health_and_processes_say(self, path: Path) -> None:
+        capture, result = played(path)
+        assert final_routes(result) == last_listing(capture)
+
+    def test_no_lifecycle_line_is_unknown(self, path: Path) -> None:
+        _, result = played(path)
+        assert not result.unknown_lines
+        assert not result.complaints
+
+    def test_generic_reaches_the_same_end_without_any_rule(self, path: Path) -> None:
+        capture = read_capture(path)
+        result = replay(capture, generic_driver())
+        assert final_routes(result) == last_listing(capture)
+        assert_no_dead_routes(capture, result)
+
+    def test_no_route_outlives_its_process(self, path: Path) -> None:
+        capture, result = played(path)
+        assert_no_dead_routes(capture, result)
+
+    @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(seed=st.integers(0, 2**32 - 1))
+    def test_shuffled_tags_and_severities_change_nothing_that_matters(self, path: Path, seed: int) -> None:
+        capture = read_capture(path)
+        result = replay(scrambled(capture, random.Random(seed)), INSTALLED.drivers[0])
+        assert final_routes(result) == last_listing(capture)
+        assert_no_dead_routes(capture, result)
+        assert_routes_were_listed(capture, result)
+
+
+def assert_no_dead_routes(capture: Capture, result: Replay) -> None:
+    ends = {
+        line.data["pid"]: line.t
+        for line in reversed(capture.lines)
+        if line.data.get("what") in ("zombie", "gone") and "pid" in line.data
+    }
+    for t, routes in result.routes:
+        for route in routes.values():
+            assert t <= ends.get(route.pid, float("inf")), (t, route)
+
+
+def assert_routes_were_listed(capture: Capture, result: Replay) -> None:
+    listed = {
+        (entry["model_name"], entry["pid"])
+        for line in capture.lines
+        if line.kind == "health"
+        for entry in line.data["body"]["all_models_loaded"]
+    }
+    for _, routes in result.routes:
+        assert {(route.model, route.pid) for route in routes.values()} <= listed
+
+
+def scrambled(capture: Capture, rng: random.Random) -> Capture:
+    """As aixlog does it when two threads log at once: tags and severities swapped, some lines lost."""
+    lines = list(capture.lines)
+    entries: list[tuple[int, dict[str, Any]]] = []
+    for index, line in enumerate(lines):
+        if line.kind == "ws":
+            frame = line.data["frame"]
+            frame = json.loads(frame) if isinstance(frame, str) else frame
+            if frame["type"] == "logs.entry":
+                entries.append((index, frame))
+    heads = [(f["entry"]["severity"], f["entry"]["tag"]) for _, f in entries]
+    rng.shuffle(heads)
+    lost = {index for index, _ in entries if rng.random() < 0.1}
+    for (index, frame), (severity, tag) in zip(entries, heads, strict=True):
+        lines[index] = _rewritten(lines[index], frame, severity, tag)
+    return replace(capture, lines=tuple(line for index, line in enumerate(lines) if index not in lost))
+
+
+def _rewritten(line: Any, frame: dict[str, Any], severity: str, tag: str) -> Any:
+    entry = dict(frame["entry"])
+    old = f"[{entry['severity']}] ({entry['tag']}) "
+    entry["line"] = entry["line"].replace(old, f"[{severity}] ({tag}) ", 1)
+    entry["severity"], entry["tag"] = severity, tag
+    return replace(line, data={**line.data, "frame": {**frame, "entry": entry}})
+
+
+def test_the_corpus_is_there() -> None:
+    releases: Sequence[str] = sorted({path.parent.name for path in CAPTURES})
+    assert "10.7.0" in releases
+    assert len([path for path in CAPTURES if path.parent.name == "10.7.0"]) == 12
