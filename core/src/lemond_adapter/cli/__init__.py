@@ -18,6 +18,8 @@ def main() -> None:
     from lemond_adapter.types import LemondError
 
     # typer brings click along, as a dependency or inside itself: its classes are found through it.
+    usage_error: type[Exception]
+    click_exception: type[Exception]
     usage_error, click_exception = typer.BadParameter.__mro__[1:3]
     try:
         status = app(standalone_mode=False)
