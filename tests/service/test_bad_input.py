@@ -50,14 +50,8 @@ async def test_bad_health(
 
 async def test_bad_frames_are_counted_and_skipped(simulator: SimulatorProcess, service: Any) -> None:
     await service.loaded("tiny-a")
-    garbage = [
-        "garbage",
-        "[1,2]",
-        "null",
-        "{}",
-        '{"type":"logs.entry"}',
-        '{"type":"logs.entry","entry":{"seq":"x"}}',
-    ]
+    garbage = ["garbage", "[1,2]", "null", "{}", '{"type":"logs.entry"}']
+    garbage.append('{"type":"logs.entry","entry":{"seq":"x"}}')
     for text in garbage:
         await simulator.fault("ws_garbage", text=text)
     await simulator.fault("ws_garbage", base64=base64.b64encode(b"\x00\xff\x00").decode())

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import ctypes
-import json
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 
 import uvicorn
 
 from lemond_adapter.simulator.daemon import Daemon
-from lemond_adapter.simulator.faults import apply_fault
+from lemond_adapter.simulator.faults import apply_fault, fault_parameters
 from lemond_adapter.simulator.http import build_app
 from lemond_adapter.simulator.models import choose_models
 from lemond_adapter.simulator.profile import profile_for
@@ -36,9 +37,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--api-key")
     p.add_argument("--log-level", default="info")
     p.add_argument("--models", help="comma-separated public names; default: a dozen of all kinds")
-    p.add_argument("--fault", action="append", default=[], metavar="NAME[=JSON]")
+    p.add_argument("--fault", action="append", default=[], metavar="NAME[=VALUE|=JSON]")
+    p.add_argument("--http-threads", type=int, help="requests at once; 0 = unlimited; default 8")
     p.add_argument("--die-with-parent", action="store_true")
     return p
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but our own signal handling: its own ends the process before lemond's shutdown is done."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 async def serve(args: argparse.Namespace) -> None:
@@ -55,17 +65,28 @@ async def serve(args: argparse.Namespace) -> None:
         load_s=args.load_seconds,
         log_level=args.log_level,
         api_key=args.api_key,
+        http_threads=profile.http_threads if args.http_threads is None else args.http_threads,
     )
     listener = socket.create_server((host or "127.0.0.1", int(port)), backlog=128, reuse_port=False)
-    await daemon.start(host or "127.0.0.1", args.ws_port)
+    bound = listener.getsockname()[1]
+    await daemon.start(host or "127.0.0.1", bound, args.ws_port)
     for text in args.fault:
         name, _, more = text.partition("=")
-        await apply_fault(daemon, {**(json.loads(more) if more.startswith("{") else {}), "name": name})
+        await apply_fault(daemon, {**fault_parameters(name, more), "name": name})
     config = uvicorn.Config(
         build_app(daemon), log_level="error", lifespan="off", timeout_graceful_shutdown=1, ws="none"
     )
-    server = uvicorn.Server(config)
-    bound = listener.getsockname()[1]
+    server = _Server(config)
+
+    def shut_down() -> None:
+        """The log stream goes first, then HTTP, then the models."""
+        if not server.should_exit:
+            daemon.begin_shutdown()
+            server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, shut_down)
     sys.stdout.write(f"listening: http://{host or '127.0.0.1'}:{bound} ws={daemon.stream.port}\n")
     sys.stdout.flush()
     try:

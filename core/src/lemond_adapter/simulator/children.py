@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lemond_adapter.simulator import lines
 from lemond_adapter.simulator.logs import LogHub
 from lemond_adapter.simulator.models import SimModel
 from lemond_adapter.simulator.profile import ReleaseProfile
@@ -20,6 +21,10 @@ CHILD = Path(__file__).with_name("child.py")
 
 class ChildFailed(Exception):
     """The child did not become ready; the text is lemond's."""
+
+
+class ChildAbandoned(Exception):
+    """The lemond that was starting the child is gone."""
 
 
 class SimChild:
@@ -32,6 +37,8 @@ class SimChild:
         self.process = process
         self.last_use = 0
         self.requests = 0
+        self.abandoned = False
+        """Its lemond has gone; whoever waits for it must stop, in silence."""
 
     @property
     def pid(self) -> int:
@@ -95,30 +102,30 @@ _TASKS: set[asyncio.Task[None]] = set()
 async def wait_ready(child: SimChild, profile: ReleaseProfile, scale: float, log: LogHub) -> None:
     """Polls its health until it answers 200; raises `ChildFailed` when it exits."""
     while True:
-        if child.zombie():
-            log.error("WrappedServer", f"{child.model.server} process has terminated with exit code: 1")
-            log.error("WrappedServer", "This usually means:")
-            log.error("WrappedServer", "  - Missing required drivers or dependencies")
-            log.error("WrappedServer", "  - Incompatible model file")
-            log.error("WrappedServer", "  - Try running the server manually to see the actual error")
+        if child.abandoned:
             child.process.wait()
-            await asyncio.sleep(profile.term_wait_s / scale)
-            log.write("Warn", "ProcessManager", "Process did not respond to SIGTERM, using SIGKILL")
+            raise ChildAbandoned(child.model.public)
+        if child.zombie():
+            lines.died_at_start(log, child.model)
+            child.process.wait()
+            if profile.waits_for_the_dead:
+                await asyncio.sleep(profile.term_wait_s / scale)
+                log.write("Warn", "ProcessManager", "Process did not respond to SIGTERM, using SIGKILL")
             log.info("ProcessManager", "Process terminated, waiting for GPU driver cleanup...")
             await asyncio.sleep(profile.cleanup_s / scale)
             raise ChildFailed(f"{child.model.server} failed to start")
-        if await _healthy(child.port):
+        if await _healthy(child.port, "/api/tags" if child.model.recipe == "flm" else "/health"):
             return
         await asyncio.sleep(max(0.01, profile.ready_poll_s / scale))
 
 
-async def _healthy(port: int) -> bool:
+async def _healthy(port: int, path: str) -> bool:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
         return False
     try:
-        writer.write(b"GET /health HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n")
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n".encode())
         return b" 200 " in await asyncio.wait_for(reader.readline(), 1.0)
     except (OSError, TimeoutError):
         return False

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from lemond_adapter.simulator import lines
 from lemond_adapter.simulator.children import CHILD
 from lemond_adapter.simulator.logs import LogHub
 from lemond_adapter.simulator.models import SimModel
@@ -27,6 +26,7 @@ class Faults:
     health_hang_until: float = 0.0
     health_delay_s: float = 0.0
     health_body: dict[str, Any] | None = None
+    health_body_times: float = float("inf")
     second_lemond: bool = False
 
 
@@ -53,7 +53,11 @@ class Daemon:
         load_s: float,
         log_level: str,
         api_key: str | None,
+        http_threads: int = 0,
     ) -> None:
+        self.http_threads = http_threads
+        self._level = log_level
+        self._host, self._port = "127.0.0.1", 0
         self.version = version
         self.api_key = api_key
         self.log = LogHub(log_level)
@@ -71,21 +75,40 @@ class Daemon:
         self.counters = Counters()
         self.squatters: dict[int, subprocess.Popen[bytes]] = {}
 
-    async def start(self, host: str, ws_port: int) -> None:
-        """Begins to log and to serve the stream."""
-        self._boot_lines()
+    async def start(self, host: str, port: int, ws_port: int) -> None:
+        """Begins to serve the stream, and to log."""
+        self._host, self._port = host, port
         await self.stream.start(host, ws_port)
+        self.boot_lines()
 
-    def _boot_lines(self) -> None:
-        self.log.info("main", "Starting Lemonade Server...")
-        self.log.info("main", f"  Version: {self.version}")
-        self.log.info("Server", f"Max loaded models per type: {self.router.max_loaded}")
+    def boot_lines(self) -> None:
+        """The first lines of a process."""
+        lines.boot(
+            self.log,
+            version=self.version,
+            host=self._host,
+            port=self._port,
+            ws_port=self.stream.port,
+            level=self._level,
+            limit=self.router.max_loaded,
+        )
+
+    def restart(self, version: str | None) -> None:
+        """All of lemond's state is gone, and its children; HTTP and stream keep their ports."""
+        self.stream.drop()
+        self.router.kill_all()
+        self.log.restart()
+        self.version = version or self.version
+        self.boot_lines()
+
+    def begin_shutdown(self) -> None:
+        """SIGTERM: the stream goes first, without a close frame; what follows is never streamed."""
+        self.log.info("Server", "Shutdown requested, stopping server...")
+        self.log.info("Server", "Stopping HTTP server...")
+        self.stream.end_soon()
 
     async def stop(self) -> None:
-        """SIGTERM: the stream goes first, what follows is never streamed."""
-        self.log.info("main", "Shutdown requested, stopping server...")
-        self.log.info("Server", "Stopping HTTP server...")
-        await asyncio.sleep(0)
+        """Ends what `start` and the faults have started."""
         await self.stream.stop()
         self.router.kill_all()
         for squatter in self.squatters.values():
@@ -130,7 +153,3 @@ class Daemon:
         command = [sys.executable, "-I", "-S", str(CHILD), "--model", "squatter", "--port", str(port)]
         process = subprocess.Popen([*command, "--parent", str(os.getpid())], stdout=subprocess.DEVNULL)
         self.squatters[port] = process
-
-    def die(self) -> None:
-        """As kill -9."""
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +17,27 @@ from lemond_adapter.simulator.daemon import Daemon, Faults
 
 class BadFault(Exception):
     """No such fault, or parameters that do not fit."""
+
+
+# What `NAME=VALUE` on the command line means, where VALUE is not a JSON object.
+_MAIN_PARAMETER = {
+    "hang": "seconds",
+    "health_hang": "seconds",
+    "slow_health": "ms",
+    "health_body": "body",
+    "load_failure": "model",
+    "port_squat": "port",
+    "ws_gap": "count",
+    "ws_silence": "seconds",
+}
+
+
+def fault_parameters(name: str, value: str) -> dict[str, Any]:
+    """The parameters of a fault given on the command line."""
+    if value.startswith("{"):
+        given: dict[str, Any] = json.loads(value)
+        return given
+    return {_MAIN_PARAMETER.get(name, "model"): value} if value else {}
 
 
 async def apply_fault(daemon: Daemon, body: dict[str, Any]) -> dict[str, Any]:
@@ -34,8 +57,8 @@ def _child(daemon: Daemon, body: dict[str, Any]) -> SimChild:
     return child
 
 
-def _until(seconds: object) -> float:
-    now = asyncio.get_running_loop().time()
+def _until(seconds: object, now: float | None = None) -> float:
+    now = asyncio.get_running_loop().time() if now is None else now
     return float("inf") if seconds is None else now + float(str(seconds))
 
 
@@ -59,6 +82,8 @@ async def _slow_health(daemon: Daemon, body: dict[str, Any]) -> None:
 
 async def _health_body(daemon: Daemon, body: dict[str, Any]) -> None:
     daemon.faults.health_body = body
+    times = body.get("times")
+    daemon.faults.health_body_times = float("inf") if times is None else int(times)
 
 
 async def _silent_evict(daemon: Daemon, body: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +140,9 @@ async def _ws_gap(daemon: Daemon, body: dict[str, Any]) -> None:
 
 
 async def _ws_silence(daemon: Daemon, body: dict[str, Any]) -> None:
-    daemon.log.silent = bool(body.get("on", True))
+    """Published entries are kept but sent to nobody, for some seconds or until `clear`."""
+    on = bool(body.get("on", True))
+    daemon.log.silent_until = _until(body.get("seconds"), time.monotonic()) if on else 0.0
 
 
 async def _ws_refuse(daemon: Daemon, body: dict[str, Any]) -> None:
@@ -131,17 +158,14 @@ async def _log(daemon: Daemon, body: dict[str, Any]) -> None:
 
 
 async def _restart(daemon: Daemon, body: dict[str, Any]) -> None:
-    daemon.stream.drop()
-    daemon.router.kill_all()
-    daemon.log.restart()
-    daemon.version = str(body.get("version", daemon.version))
-    daemon.log.info("main", "Starting Lemonade Server...")
-    daemon.log.info("main", f"  Version: {daemon.version}")
+    daemon.restart(str(body["version"]) if body.get("version") else None)
 
 
 async def _clear(daemon: Daemon, body: dict[str, Any]) -> None:
     daemon.faults = Faults()
-    daemon.log.silent = daemon.stream.refuse = False
+    daemon.log.silent_until, daemon.log.hidden = 0.0, 0
+    daemon.stream.refuse = False
+    daemon.router.avoid_ports.clear()
     daemon.router.failures.clear()
 
 

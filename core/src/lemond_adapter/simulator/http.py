@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import httpx
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lemond_adapter.simulator.children import SimChild
+from lemond_adapter.simulator.children import ChildAbandoned
 from lemond_adapter.simulator.daemon import Daemon
 from lemond_adapter.simulator.faults import BadFault, apply_fault
+from lemond_adapter.simulator.gateway import Gateway, model_error
 from lemond_adapter.simulator.router import LoadFailed
 
 _PREFIXES = ("/v1", "/api/v1", "/v0", "/api/v0")
-_GATEWAY = ("chat/completions", "completions", "embeddings", "reranking", "responses", "audio/transcriptions")
-
-Handler = Callable[[Request], Awaitable[Response]]
+_GATEWAY = (
+    "chat/completions",
+    "completions",
+    "embeddings",
+    "rerank",
+    "reranking",
+    "responses",
+    "messages",
+    "audio/{rest:path}",
+    "images/{rest:path}",
+)
 
 
 def build_app(daemon: Daemon) -> Starlette:
     """The ASGI application of one simulated lemond."""
-    surface = Surface(daemon)
+    surface, gateway = Surface(daemon), Gateway(daemon)
     routes = [
         Route("/live", surface.live),
         Route("/api/version", surface.ollama_version),
@@ -41,10 +49,12 @@ def build_app(daemon: Daemon) -> Starlette:
             Route(f"{prefix}/health", surface.health),
             Route(f"{prefix}/load", surface.load, methods=["POST"]),
             Route(f"{prefix}/unload", surface.unload, methods=["POST"]),
+            Route(f"{prefix}/load", surface.wants_post, methods=["GET"]),
+            Route(f"{prefix}/unload", surface.wants_post, methods=["GET"]),
             Route(f"{prefix}/models", surface.models),
             Route(f"{prefix}/models/{{name:path}}", surface.model),
         ]
-        routes += [Route(f"{prefix}/{path}", surface.infer, methods=["POST"]) for path in _GATEWAY]
+        routes += [Route(f"{prefix}/{path}", gateway.infer, methods=["POST"]) for path in _GATEWAY]
     routes.append(Route("/{path:path}", surface.nothing, methods=["GET", "POST", "DELETE", "PUT"]))
     return Starlette(routes=routes, middleware=[Middleware(_Gate, daemon=daemon)])
 
@@ -55,6 +65,9 @@ class _Gate:
     def __init__(self, app: ASGIApp, daemon: Daemon) -> None:
         self._app = app
         self._daemon = daemon
+        # lemond has so many threads, and one request holds one of them from its head to its last byte.
+        threads = daemon.http_threads
+        self._threads = asyncio.Semaphore(threads) if threads > 0 else contextlib.nullcontext()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/simulator/"):
@@ -65,13 +78,24 @@ class _Gate:
         loop = asyncio.get_running_loop()
         while loop.time() < daemon.faults.hang_until:
             await asyncio.sleep(0.02)
-        path = scope["path"]
-        if daemon.api_key and path.startswith(("/v1", "/v0", "/api")):
-            given = dict(scope["headers"]).get(b"authorization", b"")[7:].decode("latin-1")
-            if given != daemon.api_key:
+        path, method = scope["path"], scope["method"]
+        if daemon.api_key and path.startswith(("/v1", "/v0", "/api", "/metrics")) and method != "OPTIONS":
+            given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+            if 0 < len(given) < 7 and daemon.router.profile.short_authorization_is_500:
+                await Response(None, 500)(scope, receive, send)
+                return
+            if given[7:] != daemon.api_key:
                 await JSONResponse({"error": "Invalid or missing API key"}, 401)(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        daemon.log.debug("Server", f"{method} {path}")
+        try:
+            async with self._threads:
+                await self._app(scope, receive, send)
+        except ChildAbandoned:
+            # lemond "restarted" under the request. An answer shorter than announced makes uvicorn drop the
+            # connection, which is what the client of a dead lemond sees.
+            await send({"type": "http.response.start", "status": 500, "headers": [(b"content-length", b"1")]})
+            await send({"type": "http.response.body", "body": b""})
 
 
 class Surface:
@@ -95,7 +119,8 @@ class Surface:
         if faults.health_delay_s:
             await asyncio.sleep(faults.health_delay_s)
         told = faults.health_body
-        if told is not None:
+        if told is not None and faults.health_body_times > 0:
+            faults.health_body_times -= 1
             kind = str(told.get("content_type", "application/json"))
             return Response(str(told["body"]), int(told.get("status", 200)), media_type=kind)
         return JSONResponse(await self._daemon.health())
@@ -109,18 +134,21 @@ class Surface:
             problem = {"code": code, "message": f"Invalid request: {error}", "type": f"{code}_error"}
             return JSONResponse({"error": problem}, 400)
         options = ", ".join(f"{k}={v}" for k, v in body.items() if k != "model_name")
-        self._log.info("Server", f"Ensuring model loaded: {name} {options}")
         model = self._router.find(str(name))
         if model is None:
+            self._log.info("ModelManager", 'Loading "user_models.json"')
             self._log.error("Server", f"Model not found: {name}")
-            return _model_error(404, "model_not_found", f"Model '{name}' was not found", str(name))
+            self._log.info("ModelManager", 'Loading "user_models.json"')
+            self._log.error("Server", "Error 404: POST /v1/load")
+            return self._unknown(str(name))
+        self._log.info("Server", f"Ensuring model loaded: {name} {options}")
         try:
             await self._router.load(model, body)
         except LoadFailed as error:
             self._log.error("Server", f"Failed to load model: {error}")
             self._log.error("Server", "Error 500: POST /v1/load")
             message = f"Failed to load model '{name}': {error}"
-            return _model_error(500, "model_load_error", message, str(name))
+            return model_error(500, "model_load_error", message, str(name))
         return JSONResponse(
             {
                 "checkpoint": model.checkpoint,
@@ -161,8 +189,13 @@ class Surface:
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
         if self._router.find(name) is None:
-            return _model_error(404, "model_not_found", f"Model '{name}' was not found", name)
+            return self._unknown(name)
         return JSONResponse(self._row(name))
+
+    def _unknown(self, name: str) -> Response:
+        known = ", ".join(f"'{public}'" for public in list(self._router.models)[:3])
+        message = f"Model '{name}' was not found. Available models include: {known}."
+        return model_error(404, "model_not_found", message, name)
 
     def _row(self, name: str) -> dict[str, Any]:
         model = self._router.find(name)
@@ -176,65 +209,12 @@ class Surface:
             "recipe": model.recipe,
             "downloaded": True,
             "size": model.size_gb,
-            "labels": [model.type] if model.type != "llm" else [],
+            "labels": model.labels,
+            "recipe_options": {},
         }
 
-    async def infer(self, request: Request) -> Response:
-        """Through lemond: loads by itself what is missing, then forwards."""
-        raw = await request.body()
-        name = _model_of(raw, request.headers.get("content-type", ""))
-        model = self._router.find(name) if name else None
-        if model is None:
-            return _model_error(404, "model_not_found", f"Model '{name}' was not found", str(name))
-        if self._router.child_of(model) is None:
-            self._log.info("Server", f"Auto-loading model: {name}")
-            try:
-                await self._router.load(model, {})
-            except LoadFailed as error:
-                self._log.error("Server", f"Failed to load model: {error}")
-                return _model_error(
-                    500, "model_load_error", f"Failed to load model '{name}': {error}", str(name)
-                )
-            self._log.info("Server", f"Model loaded successfully: {name}")
-        else:
-            self._log.info("Server", f"Model already loaded: {name}")
-        child = self._router.child_of(model)
-        assert child is not None
-        self._router.touch(child)
-        path = request.url.path.partition("/v1")[2] or request.url.path.partition("/v0")[2]
-        self._log.info("Server", f"POST /api/v1{path} - 200 OK")
-        return await self._forward(child, path, raw, request)
-
-    async def _forward(self, child: SimChild, path: str, raw: bytes, request: Request) -> Response:
-        target = "/inference" if child.model.recipe == "whispercpp" else f"/v1{path}"
-        client = httpx.AsyncClient(trust_env=False, timeout=None)
-        headers = {"Content-Type": request.headers.get("content-type", "application/json")}
-        for name in ("x-request-id",):
-            if name in request.headers:
-                headers[name] = request.headers[name]
-        outgoing = client.build_request(
-            "POST", f"http://127.0.0.1:{child.port}{target}", content=raw, headers=headers
-        )
-        child.requests += 1
-        try:
-            answer = await client.send(outgoing, stream=True)
-        except httpx.HTTPError:
-            child.requests -= 1
-            await client.aclose()
-            message = "Network error: CURL error: Couldn't connect to server"
-            return JSONResponse({"error": {"message": message, "type": "network_error"}}, 500)
-
-        async def body() -> AsyncIterator[bytes]:
-            try:
-                async for chunk in answer.aiter_raw():
-                    yield chunk
-            except httpx.HTTPError:
-                yield b"data: [DONE]\n\n"  # lemond <= 10.7 ends a cut stream as if it were whole
-            finally:
-                child.requests -= 1
-                await client.aclose()
-
-        return StreamingResponse(body(), answer.status_code, media_type=answer.headers.get("content-type"))
+    async def wants_post(self, request: Request) -> Response:
+        return JSONResponse({"error": "Method Not Allowed. Use POST for this endpoint"}, 405)
 
     async def nothing(self, request: Request) -> Response:
         error = {
@@ -258,19 +238,3 @@ class Surface:
             return JSONResponse(await apply_fault(self._daemon, await request.json()))
         except (BadFault, KeyError, ValueError) as error:
             return JSONResponse({"error": str(error)}, 400)
-
-
-def _model_of(raw: bytes, content_type: str) -> str | None:
-    if content_type.startswith("multipart/"):
-        _, found, rest = raw.partition(b'name="model"')
-        return rest.partition(b"\r\n\r\n")[2].partition(b"\r\n")[0].decode() if found else None
-    try:
-        name = json.loads(raw).get("model")
-    except (ValueError, AttributeError):
-        return None
-    return name if isinstance(name, str) else None
-
-
-def _model_error(status: int, code: str, message: str, name: str) -> JSONResponse:
-    error = {"code": code, "message": message, "param": "model", "requested_model": name, "type": code}
-    return JSONResponse({"error": error}, status)

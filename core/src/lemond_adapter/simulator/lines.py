@@ -79,7 +79,8 @@ def starting(log: LogHub, model: SimModel, options: dict[str, Any], port: int) -
         log.info(model.tag, "Model supports reranking, adding --reranking flag")
     log.debug(model.tag, "ngl set to 0")
     log.info(model.tag, "Starting llama-server...")
-    log.debug("ProcessManager", f"Starting process with filtered output: {command_line(model, options, port)}")
+    command = command_line(model, options, port)
+    log.debug("ProcessManager", f"Starting process with filtered output: {command}")
 
 
 def command_line(model: SimModel, options: dict[str, Any], port: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
@@ -25,7 +26,7 @@ class LogHub:
         self._seq = 0
         self._subscribers: list[Send] = []
         self.hidden = 0
-        self.silent = False
+        self.silent_until = 0.0
         self.subscribes = 0
 
     def write(self, severity: str, tag: str, text: str) -> None:
@@ -63,7 +64,7 @@ class LogHub:
         if self.hidden > 0:
             self.hidden -= 1
             return
-        if self.silent:
+        if time.monotonic() < self.silent_until:
             return
         frame = _frame({"entry": entry, "type": "logs.entry"})
         for send in list(self._subscribers):

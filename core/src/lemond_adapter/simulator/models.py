@@ -24,6 +24,22 @@ class SimModel:
         return {"flm": "FastFlowLM", "whispercpp": "whisper-server"}.get(self.recipe, "llama-server")
 
     @property
+    def device(self) -> str:
+        """Where it runs, in health."""
+        return "npu" if self.recipe == "flm" else "cpu"
+
+    @property
+    def registered_device(self) -> str:
+        """Where it may run, in debug lines: llama.cpp models are meant for a GPU until the backend says."""
+        return {"flm": "npu", "llamacpp": "gpu"}.get(self.recipe, "cpu")
+
+    @property
+    def labels(self) -> list[str]:
+        """As `/v1/models` gives them."""
+        known = {"llm": [], "embedding": ["embeddings"], "reranking": ["reranking"]}
+        return known.get(self.type, [self.type])
+
+    @property
     def tag(self) -> str:
         """The tag of the backend's lines."""
         return {"flm": "FastFlowLM", "whispercpp": "WhisperServer"}.get(self.recipe, "LlamaCpp")

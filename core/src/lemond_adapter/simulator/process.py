@@ -7,9 +7,10 @@ import itertools
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -50,6 +51,9 @@ class SimulatorProcess:
         if api_key:
             self._arguments += ["--api-key", api_key]
         self._arguments += list(extra_args)
+        # A file, not a pipe: nobody has to drain it, and it outlives the process.
+        self._errors: IO[bytes] | None = None
+        self._said = ""
         self._api_key = api_key
         self._port = port
         self._process: asyncio.subprocess.Process | None = None
@@ -59,6 +63,19 @@ class SimulatorProcess:
     def url(self) -> str:
         """Its base URL."""
         return f"http://127.0.0.1:{self._port}"
+
+    def stderr(self) -> str:
+        """What it has written to stderr so far."""
+        if self._errors is not None:
+            # By pread: the offset is shared with the process that writes.
+            self._said = os.pread(self._errors.fileno(), 1 << 20, 0).decode(errors="replace").strip()
+        return self._said
+
+    def _ended(self) -> None:
+        self.stderr()
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
 
     @property
     def pid(self) -> int:
@@ -78,6 +95,7 @@ class SimulatorProcess:
 
     async def start(self) -> None:
         """Starts it and waits until it listens."""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `_ended`
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -86,17 +104,21 @@ class SimulatorProcess:
             f"127.0.0.1:{self._port}",
             *self._arguments,
             stdout=asyncio.subprocess.PIPE,
+            stderr=self._errors,
         )
         assert self._process.stdout is not None
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), START_LIMIT_S)
         except TimeoutError:
             await self.kill()
-            raise SimulatorError(f"the simulator did not listen within {START_LIMIT_S:g} s") from None
+            problem = f"the simulator did not listen within {START_LIMIT_S:g} s"
+            raise SimulatorError(f"{problem}; it said: {self.stderr()}") from None
         text = line.decode()
         if not text.startswith("listening: "):
             await self._process.wait()
-            raise SimulatorError(f"the simulator did not start (exit code {self._process.returncode})")
+            self._ended()
+            problem = f"the simulator did not start (exit code {self._process.returncode})"
+            raise SimulatorError(f"{problem}; it said: {self.stderr()}")
         _, url, ws = text.split()
         self._port = int(url.rpartition(":")[2])
         self.ws_port = int(ws.removeprefix("ws="))
@@ -105,10 +127,12 @@ class SimulatorProcess:
         """SIGTERM, then SIGKILL."""
         process = self._process
         if process is None or process.returncode is not None:
+            self._ended()
             return
         process.send_signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), 5.0)
+            self._ended()
         except TimeoutError:
             await self.kill()
 
@@ -117,6 +141,7 @@ class SimulatorProcess:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
+        self._ended()
 
     async def fault(self, name: str, **parameters: Any) -> dict[str, Any]:
         """Tells it to misbehave."""

@@ -14,6 +14,15 @@ class ReleaseProfile:
     term_wait_s: float = 5.0
     cleanup_s: float = 2.0
     ready_poll_s: float = 0.1
+    waits_for_the_dead: bool = True
+    """Each failed attempt waits for a child that it has reaped already."""
+    evict_all_wait_s: float = 5.0
+    http_threads: int = 8
+    short_authorization_is_500: bool = True
+    fabricates_done: bool = True
+    """A stream that its child cut ends with `[DONE]` all the same."""
+    masks_embedding_errors: bool = True
+    """Errors of the child on embeddings and reranking are answered with 200."""
     already_loaded_line: str = "Model already loaded, updating access time"
     lru_line: str = "Slot limit reached for type {type}, evicting LRU: {name}"
     types: tuple[str, ...] = ("embedding", "image", "llm", "reranking", "transcription", "tts")

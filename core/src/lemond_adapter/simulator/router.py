@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, NoReturn
 
+from lemond_adapter.simulator import lines
 from lemond_adapter.simulator.children import (
+    ChildAbandoned,
     ChildFailed,
     SimChild,
     free_port,
@@ -19,8 +22,22 @@ from lemond_adapter.simulator.logs import LogHub
 from lemond_adapter.simulator.models import SimModel
 from lemond_adapter.simulator.profile import ReleaseProfile
 
-DEFAULT_OPTIONS: dict[str, Any] = {"ctx_size": 4096, "llamacpp_backend": "cpu"}
-_OPTION_KEYS = ("ctx_size", "llamacpp_backend", "llamacpp_args", "llamacpp_device", "merge_args")
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llamacpp": {"ctx_size": 4096, "llamacpp_backend": "cpu"},
+    "flm": {"ctx_size": 4096},
+    "whispercpp": {"whispercpp_backend": "cpu"},
+}
+_OPTION_KEYS: dict[str, tuple[str, ...]] = {
+    "llamacpp": ("ctx_size", "llamacpp_backend", "llamacpp_args", "llamacpp_device", "merge_args"),
+    "flm": ("ctx_size", "flm_args"),
+    "whispercpp": ("whispercpp_backend", "whispercpp_args"),
+}
+
+
+def resolve_options(model: SimModel, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the load call asks for, over the recipe's defaults; what it omits is the default again."""
+    keys = _OPTION_KEYS.get(model.recipe, ())
+    return {**_DEFAULTS.get(model.recipe, {}), **{key: asked[key] for key in keys if key in asked}}
 
 
 class LoadFailed(Exception):
@@ -45,13 +62,17 @@ class Router:
         self.log = log
         self.scale = scale
         self.max_loaded = max_loaded
-        self._port_base = port_base
+        # Base 0: somewhere below the ephemeral ports, so that simulators keep out of each other's way.
+        self._port_base = port_base or random.randrange(20_000, 31_000)
         self._load_s = load_s
         self.models = {model.public: model for model in models}
         self._by_canonical = {model.canonical: model for model in models}
         self.table: list[SimChild] = []
-        self.mutex = asyncio.Condition()
+        self.mutex = asyncio.Lock()
         self._loading = False
+        self._waiters: list[asyncio.Future[None]] = []
+        self._starting: SimChild | None = None
+        self._generation = 0
         self._clock = int(time.monotonic() * 1000)
         self.loads: Counter[str] = Counter()
         self.failures: dict[str, list[str]] = {}
@@ -73,13 +94,15 @@ class Router:
 
     async def load(self, model: SimModel, asked: dict[str, Any]) -> None:
         """Raises `LoadFailed`."""
-        options = {**DEFAULT_OPTIONS, **{key: asked[key] for key in _OPTION_KEYS if key in asked}}
-        announce = f"Loading model: {model.canonical} (checkpoint: {model.checkpoint}, recipe: {model.recipe}"
+        options = resolve_options(model, asked)
+        generation = self._generation
+        lines.asked(self.log, model, options, checked=False)
         async with self.mutex:
             while self._loading:
                 self.log.info("Router", "Another load is in progress, waiting...")
-                await self.mutex.wait()
-            self.log.debug("Router", f"{announce}, type: {model.type}, device: cpu)")
+                await self._wait_turn()
+            self._check(model, generation)
+            lines.asked(self.log, model, options, checked=True)
             loaded = self.child_of(model)
             if loaded is not None and loaded.options == options:
                 self.log.info("Router", self.profile.already_loaded_line)
@@ -89,13 +112,38 @@ class Router:
                 self.log.info("Router", f"Options changed, reloading model: {model.canonical}")
                 await self._evict(loaded)
             await self._make_room(model)
+            self._check(model, generation)
             self._loading = True
         try:
             await self._load(model, options)
         finally:
-            async with self.mutex:
+            # After a restart `_loading` belongs to the new lemond.
+            if generation == self._generation:
                 self._loading = False
-                self.mutex.notify_all()
+                self._wake_all()
+
+    def _check(self, model: SimModel, generation: int) -> None:
+        """Nothing that one lemond began goes on in the next."""
+        if generation != self._generation:
+            raise ChildAbandoned(model.public)
+
+    async def _wait_turn(self) -> None:
+        """As a wait on a condition variable: the mutex is free meanwhile."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiters.append(turn)
+        self.mutex.release()
+        try:
+            await turn
+        finally:
+            await self.mutex.acquire()
+
+    def _wake_all(self) -> None:
+        """Waiters come in no particular order, as after lemond's notify_all."""
+        waiters, self._waiters = self._waiters, []
+        random.shuffle(waiters)
+        for turn in waiters:
+            if not turn.done():
+                turn.set_result(None)
 
     async def _make_room(self, model: SimModel) -> None:
         same = [child for child in self.table if child.model.type == model.type]
@@ -113,20 +161,25 @@ class Router:
             self.log.error("Router", f"Backend load failed: {first}")
             if any(word in str(first) for word in ("not found", "does not exist", "No such file")):
                 self.log.error("Router", "File not found error, NOT evicting other models")
-                self._failed(first)
+                self._failed(model, first)
             self.log.write(
                 "Warn",
                 "Router",
                 "Load failed with non-file-not-found error, evicting all models and retrying...",
             )
+            generation = self._generation
             async with self.mutex:
                 await self._evict_all()
+            self._check(model, generation)
             try:
                 child = await self._attempt(model, options)
             except ChildFailed as second:
                 self.log.error("Router", f"Retry also failed: {second}")
-                self._failed(second)
+                self._failed(model, second)
             self._add(child)
+            # The first attempt's object goes only now, and says so: not an unload.
+            self.log.info(model.tag, "Unloading model...")
+            self.log.debug("Router", "Retry successful!")
             return
         self._add(child)
         self.log.info("Router", f"Model loaded successfully. Total loaded: {len(self.table)}")
@@ -136,45 +189,36 @@ class Router:
         self.table.append(child)
         self.loads[child.model.public] += 1
 
-    def _failed(self, error: ChildFailed) -> None:
-        self.log.info("LlamaCpp", "Unloading model...")
-        self.log.info("LlamaCpp", "Unloading model...")
+    def _failed(self, model: SimModel, error: ChildFailed) -> NoReturn:
+        self.log.info(model.tag, "Unloading model...")
+        self.log.info(model.tag, "Unloading model...")
         self.log.error("Router", f"Failed to load model: {error}")
         raise LoadFailed(str(error))
 
     async def _attempt(self, model: SimModel, options: dict[str, Any]) -> SimChild:
-        log = self.log
+        log, generation = self.log, self._generation
+        log.debug("Router", f"Creating {model.tag} backend")
+        log.debug("Router", "Starting backend (this may take a moment)...")
         log.info(model.tag, f"Loading model: {model.canonical}")
         forced = self.failures.get(model.public)
         if forced:
             raise ChildFailed(forced.pop(0))
         port = self._free_port()
-        log.debug("WrappedServer", f"{model.server} will use port: {port}")
-        if model.recipe == "flm":
-            log.info(model.tag, "Starting flm-server...")
-            log.info(
-                "ProcessManager", f'Starting process: "flm" "serve" "{model.checkpoint}" "--port" "{port}"'
-            )
-        elif model.recipe == "whispercpp":
-            log.info(model.tag, f"Starting server on port {port}")
-        else:
-            log.info(model.tag, f"Using LlamaCpp Backend: {options['llamacpp_backend']}")
-            if model.type == "embedding":
-                log.info(model.tag, "Model supports embeddings, adding --embeddings flag")
-            if model.type == "reranking":
-                log.info(model.tag, "Model supports reranking, adding --reranking flag")
-            log.info(model.tag, "Starting llama-server...")
+        lines.starting(log, model, options, port)
         child = await start_child(model, options, port, self._load_s / self.scale, log)
-        if model.recipe == "flm":
-            log.info("ProcessManager", "Process started successfully")
-        elif model.recipe == "whispercpp":
-            log.info(model.tag, f"Process started with PID: {child.pid}")
-        else:
-            log.info("ProcessManager", f"Process started successfully, PID: {child.pid}")
-        await wait_ready(child, self.profile, self.scale, log)
-        log.info("WrappedServer", f"{model.server} is ready!")
-        if model.recipe == "flm":
-            log.info(model.tag, f"Model loaded on port {port}")
+        self._starting = child
+        if generation != self._generation:
+            child.abandoned = True
+            child.process.kill()
+            self._starting = None
+        try:
+            if not child.abandoned:
+                lines.started(log, model, child.pid)
+            await wait_ready(child, self.profile, self.scale, log)
+        finally:
+            if generation == self._generation:
+                self._starting = None
+        lines.ready(log, model, port)
         return child
 
     def _free_port(self) -> int:
@@ -210,13 +254,19 @@ class Router:
     async def _evict(self, child: SimChild) -> None:
         name = child.model.canonical
         self.log.info("Router", f"Evicting model: {name}")
-        while child.requests > 0 and not child.zombie():
-            await asyncio.sleep(0.01)  # waits without limit, and health with it
+        await self._unbusy(child, float("inf"))  # without limit, and health waits with it
         await self._stop(child)
         self.log.info(child.model.tag, "Unloading model...")
         if child in self.table:
             self.table.remove(child)
         self.log.info("Router", f"Evicted model: {name}")
+
+    async def _unbusy(self, child: SimChild, limit_s: float) -> None:
+        """Until no request that came through lemond runs in it, or the limit is reached."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + limit_s
+        while child.requests > 0 and not child.zombie() and loop.time() < end:
+            await asyncio.sleep(0.005)
 
     async def _stop(self, child: SimChild) -> None:
         self.log.info(child.model.tag, "Unloading model...")
@@ -227,19 +277,26 @@ class Router:
         doomed = list(self.table)
         for child in doomed:
             self.log.info("Router", f"Unloading: {child.model.canonical}")
+            await self._unbusy(child, self.profile.evict_all_wait_s / self.scale)
             await self._stop(child)
-        self.table.clear()
+        self.table = [child for child in self.table if child not in doomed]
         for child in doomed:
             self.log.info(child.model.tag, "Unloading model...")
         self.log.info("Router", "All models evicted")
 
     def kill_all(self) -> None:
-        """lemond itself went: its children get SIGTERM from the kernel."""
-        for child in self.table:
+        """lemond itself went: its children get SIGTERM from the kernel, also the one that starts."""
+        doomed = [*self.table, *([self._starting] if self._starting else [])]
+        for child in doomed:
+            child.abandoned = True
             child.process.terminate()
-        for child in self.table:
+        for child in doomed:
             child.process.wait()
         self.table.clear()
+        self._starting = None
+        self._generation += 1
+        self._loading = False
+        self._wake_all()
 
     async def listing(self) -> list[dict[str, Any]]:
         """`all_models_loaded`, in order of load. Waits for the mutex, as lemond's does."""
@@ -251,7 +308,7 @@ def _entry(child: SimChild) -> dict[str, Any]:
     return {
         "backend_url": f"http://127.0.0.1:{child.port}/v1",
         "checkpoint": child.model.checkpoint,
-        "device": "npu" if child.model.recipe == "flm" else "cpu",
+        "device": child.model.device,
         "last_use": child.last_use,
         "model_name": child.model.public,
         "pid": child.pid,

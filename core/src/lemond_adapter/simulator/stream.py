@@ -60,6 +60,10 @@ class LogStreamServer:
         for connection in list(self._open):
             connection.transport.abort()
 
+    def end_soon(self) -> None:
+        """Cuts them once the frames already queued have been written."""
+        asyncio.get_running_loop().call_later(0.01, self.drop)
+
     def send_all(self, message: str | bytes) -> None:
         """A frame of any content to everybody."""
         for connection in list(self._open):
@@ -77,6 +81,8 @@ class LogStreamServer:
     async def _serve(self, connection: ServerConnection) -> None:
         self.connections_total += 1
         self._open.add(connection)
+        peer = connection.remote_address[0]
+        self._hub.info("WebSocket", f"New connection from: {peer} (id: {self.connections_total})")
 
         def send(frame: str) -> None:
             _send(connection, frame)
@@ -107,7 +113,9 @@ class LogStreamServer:
             send(_complaint("Expected logs.subscribe message"))
             return
         self._hub.subscribe(send)
-        send(self._hub.snapshot(int(after or 0)))
+        # A negative number wraps to a huge one: the snapshot is empty.
+        after = int(after or 0)
+        send(self._hub.snapshot(after if after >= 0 else 2**64 + after))
 
 
 def _send(connection: ServerConnection, frame: str | bytes) -> None:

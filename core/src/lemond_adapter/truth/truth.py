@@ -144,6 +144,8 @@ class Truth:
 
     def start(self) -> None:
         """Starts the tasks."""
+        for problem in self.problems:
+            log.error("driver not usable: %s", problem)
         self._tasks = [
             asyncio.create_task(self._keep_listing(), name="lemond listing"),
             asyncio.create_task(self.stream.run(), name="lemond log stream"),
@@ -309,8 +311,7 @@ class Truth:
             log.warning("lemond lost: %s", why)
             self.publish([LemondLost(reason=why, source="probe")])
         elif self.unknown_why != why:
-            if self.selection is None:
-                log.warning("lemond is not there: %s", why)
+            log.warning("lemond is not there: %s", why)
             self.unknown_why = why
 
     def _restarted(self, how: str) -> None:

@@ -51,11 +51,13 @@ class Witness:
         self.processes = ProcessWatch(self._ended)
         self.report = WitnessReport()
         self.driver: Driver | None = None
+        self._lemond_gone = False
         self._ended_pids: set[int] = set()
         """Ended, and still listed: lemond <= 10.7 lists a dead child, as a zombie, for ever."""
 
     def see(self, listing: HealthListing) -> None:
         """Opens a watch on every listed process; to be called before the ledger takes the listing."""
+        self._lemond_gone = False
         if not self._address.local:
             return
         for entry in listing.models:
@@ -82,7 +84,9 @@ class Witness:
         return False if self.report.pids_visible and self.processes.works else None
 
     def lemond_alive(self) -> bool | None:
-        """Whether lemond's own process lives, where it is known."""
+        """Whether lemond's own process lives, where it is known; False from its end to the next listing."""
+        if self._lemond_gone:
+            return False
         pid = self.report.lemond_pid
         return None if pid is None else self.processes.alive(pid)
 
@@ -157,6 +161,7 @@ class Witness:
     def _ended(self, pid: int, ending: Ending) -> None:
         if pid == self.report.lemond_pid:
             self.report.lemond_pid = None
+            self._lemond_gone = True
             self._on_lemond_end(ending)
         else:
             self._ended_pids.add(pid)
