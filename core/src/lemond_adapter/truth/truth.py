@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 FAULTS_ALLOWED = 3
 """A driver that raises this often is set aside for the generic one."""
 
+COALESCE_S = 0.005
+
 RECHECK_S = 0.2
 """Pause before a listing that is only to confirm the one before."""
 
@@ -212,6 +214,9 @@ class Truth:
         except TimeoutError:
             if self._resync is None:
                 self._resync = "heartbeat"
+            return
+        # What came in a burst is answered by one listing, and the events of it go out first.
+        await asyncio.sleep(COALESCE_S)
 
     async def _list_once(self) -> bool:
         """One question to lemond, open for as long as lemond takes; False when it gave no answer."""
