@@ -94,5 +94,5 @@ def test_a_hook_that_raises_is_contained() -> None:
         def lemond_parse_health(self, body: object) -> None:
             raise ZeroDivisionError
 
-    with pytest.raises(DriverError, match="bad.*ZeroDivisionError"):
+    with pytest.raises(DriverError, match=r"bad.*ZeroDivisionError"):
         build_driver(Plugin(), name="bad").parse_health({})

@@ -27,12 +27,17 @@ async def one(client: openai.AsyncOpenAI, rng: random.Random, outcomes: Counter[
         if model == "tiny-embed":
             named = (await client.embeddings.create(model=model, input="x")).model
         elif rng.random() < 0.5:
-            answer = await client.chat.completions.create(model=model, messages=messages)
+            answer = await client.chat.completions.create(
+                model=model, messages=messages, extra_body={"sim_delay_ms": rng.randrange(500)}
+            )
             named = str(answer.choices[0].message.content).removeprefix("I am ").removesuffix(".")
         else:
             words = []
             async for chunk in await client.chat.completions.create(
-                model=model, messages=messages, stream=True, extra_body={"sim_interval_ms": 5}
+                model=model,
+                messages=messages,
+                stream=True,
+                extra_body={"sim_interval_ms": rng.randrange(150)},
             ):
                 assert chunk.model == model
                 words.append(chunk.choices[0].delta.content or "")
@@ -48,7 +53,9 @@ async def one(client: openai.AsyncOpenAI, rng: random.Random, outcomes: Counter[
 async def misbehave(simulator: SimulatorProcess, rng: random.Random, done: asyncio.Event) -> Counter[str]:
     faults: Counter[str] = Counter()
     while not done.is_set():
-        model, other = rng.sample(LLMS, 2)
+        loaded = [child["model"] for child in (await simulator.stats())["children"]]
+        model = rng.choice([name for name in LLMS if name in loaded] or list(LLMS))
+        other = rng.choice([name for name in LLMS if name != model])
         kind = rng.choice(("kill", "silent_evict", "evict", "move", "unload", "ws_drop"))
         try:
             if kind == "kill":
@@ -90,9 +97,9 @@ async def test_two_hundred_requests_with_a_fault_every_second(
     done.set()
     faults = await breaker
     report = f"seed {SEED}: {dict(outcomes)}; faults {dict(faults)}"
-    print(report)
     assert outcomes.total() == REQUESTS
     assert not [name for name in outcomes if name.startswith(("WRONG", "502", "500", "404"))], report
     assert outcomes["right"] >= REQUESTS * 0.9, report
+    assert faults.total() - faults["nothing to break"] >= 10, report
     status = await service.get("/api/v1/adapter/status")
     assert status["processes"]["pids_visible"] is True

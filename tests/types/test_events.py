@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -32,6 +32,7 @@ def test_all_fourteen_kinds_are_there() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_every_event_survives_the_codec(kind: type[SlotEvent], data: Any) -> None:
     event = data.draw(st.from_type(kind)).model_copy(
@@ -52,7 +53,8 @@ def test_every_event_survives_the_codec(kind: type[SlotEvent], data: Any) -> Non
         "{}",
         '{"type": "nonsense"}',
         '{"type": "process_crashed"}',
-        '{"type":"resynced","reason":"x"}',
+        '{"type": "resynced", "reason": "x"}',
+        '{"type": "pull_progress", "percent": 101}',
     ],
 )
 def test_nonsense_is_refused(text: str) -> None:

@@ -92,7 +92,6 @@ def serve(
             update={"listen": settings.listen.model_copy(update={"host": host, "port": port})}
         )
     if check:
-        settings.slot_specs()
         say(f"{config or 'defaults'}: ok, {len(settings.slots)} slots")
         return
     options = Options(simulate=simulate, insecure=insecure, time_scale=time_scale)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from lemond_adapter.types import ConfigError, SlotSpec
+from lemond_adapter.types import ConfigError, SlotMap, SlotSpec
 
 
 class _Strict(BaseModel):
@@ -128,7 +128,15 @@ def load_config(path: str | Path | None) -> Config:
     if path is None:
         return Config()
     file = Path(path)
-    config = _validate(file, _toml(file))
+    config = _with_slots_dir(file, _validate(file, _toml(file)))
+    try:
+        SlotMap(config.slot_specs())
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    return config
+
+
+def _with_slots_dir(file: Path, config: Config) -> Config:
     if config.slots_dir is None:
         return config
     folder = file.parent / config.slots_dir

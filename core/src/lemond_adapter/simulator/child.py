@@ -23,6 +23,25 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 
 
+# What the child of a recipe speaks; everything else is 404.
+_PATHS = {
+    "llamacpp": (
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/rerank",
+        "/v1/reranking",
+        "/rerank",
+        "/v1/responses",
+        "/v1/messages",
+        "/tokenize",
+    ),
+    "flm": ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/audio/transcriptions"),
+    "whispercpp": ("/inference",),
+    "kokoro": ("/v1/audio/speech",),
+}
+
+
 class Child(ThreadingHTTPServer):
     """The server and what it counts."""
 
@@ -80,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Inference."""
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        raw = self._body()
         child = self.server
         if time.monotonic() < child.ready_at:
             self._json(503, _LOADING)
@@ -91,20 +110,43 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             self._json(400, {"error": {"message": f"bad JSON: {error}", "type": "invalid_request_error"}})
             return
-        if child.recipe == "flm" and body.get("model") != child.checkpoint:
+        if path not in _PATHS.get(child.recipe, _PATHS["llamacpp"]):
+            self._json(404, {"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}})
+            return
+        if not isinstance(body, dict):
+            self._json(400, {"error": {"message": "not an object", "type": "invalid_request_error"}})
+            return
+        if (
+            child.recipe == "flm"
+            and "json" in (self.headers.get("Content-Type") or "json")
+            and body.get("model") != child.checkpoint
+        ):
             text = f"model {body.get('model')!r} is not loaded; {child.checkpoint} is"
             self._json(400, {"error": {"message": text, "type": "invalid_request_error"}})
             return
         child.count(self.headers.get("X-Request-Id"))
+        threading.Event().wait(float(body.get("sim_delay_ms", 0)) / 1000)
         if body.get("sim_die") == "before":
             os._exit(9)
-        threading.Event().wait(float(body.get("sim_delay_ms", 0)) / 1000)
         if "sim_status" in body:
             self._json(int(body["sim_status"]), {"error": {"message": "as asked", "type": "sim"}})
         elif path in ("/v1/chat/completions", "/v1/completions") and body.get("stream"):
             self._stream(body, chat="chat" in path)
+        elif path in ("/v1/responses", "/v1/messages") and body.get("stream"):
+            self._named_events(path, body)
         else:
-            self._json(200, self._answer(path, body))
+            self._whole(200, json.dumps(self._answer(path, body)).encode(), body)
+
+    def _body(self) -> bytes:
+        if "chunked" not in (self.headers.get("Transfer-Encoding") or "").lower():
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
+        return b"".join(parts)
 
     def _answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         name = self.server.model
@@ -136,10 +178,25 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/v1/responses":
             text = {"type": "output_text", "text": f"I am {name}.", "annotations": []}
             item = {"id": "msg-sim", "type": "message", "role": "assistant", "status": "completed"}
-            return {"id": "resp-sim", "object": "response", "output": [{**item, "content": [text]}], **base}
+            return {
+                "id": "resp-sim",
+                "object": "response",
+                "output": [{**item, "content": [text]}],
+                **_RESPONSE,
+                **base,
+            }
         if path == "/v1/messages":
             content = [{"type": "text", "text": f"I am {name}."}]
-            return {"id": "msg-sim", "type": "message", "role": "assistant", "content": content, **base}
+            counted = {"input_tokens": 3, "output_tokens": 3}
+            end = {"stop_reason": "end_turn", "stop_sequence": None, "usage": counted}
+            return {
+                "id": "msg-sim",
+                "type": "message",
+                "role": "assistant",
+                "content": content,
+                **end,
+                **base,
+            }
         return {"text": f"I am {name}.", **base}
 
     def _signature(self) -> str:
@@ -156,11 +213,7 @@ class Handler(BaseHTTPRequestHandler):
             self._event(chat, {"role": "assistant", "content": ""})
         for index in range(count):
             self._event(chat, {"content": words[index % len(words)]})
-            if body.get("sim_die") == "mid" and index >= count // 2:
-                os._exit(9)
-            if body.get("sim_stall") and index >= count // 2:
-                threading.Event().wait()
-            threading.Event().wait(float(body.get("sim_interval_ms", 0)) / 1000)
+            self._provoked(body, index, count)
         self._event(chat, {}, finish="stop")
         if (body.get("stream_options") or {}).get("include_usage"):
             usage = {"prompt_tokens": 3, "completion_tokens": count, "total_tokens": 3 + count}
@@ -168,6 +221,62 @@ class Handler(BaseHTTPRequestHandler):
         self._write(b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
+
+    def _named_events(self, path: str, body: dict[str, Any]) -> None:
+        """Streams whose events have names: Anthropic's messages, OpenAI's responses."""
+        whole = self._answer(path, body)
+        words = [word + " " for word in f"I am {self.server.model} .".split()]
+        count = int(body.get("sim_chunks", len(words)))
+        head: list[tuple[str, dict[str, Any]]]
+        tail: list[tuple[str, dict[str, Any]]]
+        if path == "/v1/messages":
+            start = {**whole, "content": [], "stop_reason": None}
+            block = {"index": 0, "content_block": {"type": "text", "text": ""}}
+            head = [("message_start", {"message": start}), ("content_block_start", block)]
+            piece, key = "content_block_delta", "delta"
+            stop = {
+                "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+                "usage": {"output_tokens": count},
+            }
+            tail = [("content_block_stop", {"index": 0}), ("message_delta", stop), ("message_stop", {})]
+        else:
+            head = [("response.created", {"response": {**whole, "status": "in_progress", "output": []}})]
+            piece, key = "response.output_text.delta", ""
+            tail = [("response.completed", {"response": whole})]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        number = 0
+        for name, data in head:
+            self._named(name, data, number)
+            number += 1
+        for index in range(count):
+            word = words[index % len(words)]
+            plain = {"item_id": "msg-sim", "output_index": 0, "content_index": 0, "delta": word}
+            self._named(
+                piece, {"index": 0, key: {"type": "text_delta", "text": word}} if key else plain, number
+            )
+            number += 1
+            self._provoked(body, index, count)
+        for name, data in tail:
+            self._named(name, data, number)
+            number += 1
+        self.wfile.write(b"0\r\n\r\n")
+        self.wfile.flush()
+
+    def _named(self, name: str, data: dict[str, Any], number: int) -> None:
+        numbered = {"sequence_number": number} if name.startswith("response.") else {}
+        text = json.dumps({"type": name, **numbered, **data})
+        self._write(f"event: {name}\ndata: {text}\n\n".encode())
+
+    def _provoked(self, body: dict[str, Any], index: int, count: int) -> None:
+        """After a piece of the answer: dies, stalls, or waits, as the request has asked."""
+        if body.get("sim_die") == "mid" and index >= count // 2:
+            os._exit(9)
+        if body.get("sim_stall") and index >= count // 2:
+            threading.Event().wait()
+        threading.Event().wait(float(body.get("sim_interval_ms", 0)) / 1000)
 
     def _frame(self, chat: bool) -> dict[str, Any]:
         kind = "chat.completion.chunk" if chat else "text_completion"
@@ -195,15 +304,28 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _json(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+        self._whole(status, json.dumps(body).encode(), {})
+
+    def _whole(self, status: int, data: bytes, provoke: dict[str, Any]) -> None:
+        """An answer of known length, which may be cut or may never end."""
         self.send_response(status)
         self.send_header("Content-Type", "application/json; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) // 2])
+        self.wfile.flush()
+        self._provoked({"sim_interval_ms": 0, **provoke}, 0, 0)
+        self.wfile.write(data[len(data) // 2 :])
         self.wfile.flush()
 
 
+_RESPONSE: dict[str, Any] = {
+    "status": "completed",
+    "parallel_tool_calls": False,
+    "tool_choice": "auto",
+    "tools": [],
+    "created_at": 1.0,
+}
 _LOADING = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from lemond_adapter.simulator import lines
 from lemond_adapter.simulator.children import SimChild
@@ -80,7 +81,7 @@ class Gateway:
         except httpx.HTTPError as problem:
             why = _UNREACHABLE if isinstance(problem, httpx.ConnectError) else _CUT
             error = {"message": f"Network error: {why}", "type": "network_error"}
-            self._log.error("Server", f"Backend returned error response: {json.dumps(error)}")
+            self._log.error("Server", f"Backend returned error response: {_compact(error)}")
             self._log.error("Server", f"Error 500: POST {request.url.path}")
             return JSONResponse({"error": error}, 500)
         finally:
@@ -111,13 +112,32 @@ class Gateway:
             except httpx.HTTPError:
                 if self._router.profile.fabricates_done:
                     yield b"data: [DONE]\n\n"
-            finally:
-                child.requests -= 1
-                self._log.info("Server", "Streaming completed - 200 OK")
-                await client.aclose()
+
+        async def over() -> None:
+            child.requests -= 1
+            self._log.info("Server", "Streaming completed - 200 OK")
+            await client.aclose()
 
         # 200 has been promised before the child was asked; its error body goes into the stream unframed.
-        return StreamingResponse(body(), 200, media_type="text/event-stream")
+        return _Relay(body(), over)
+
+
+class _Relay(StreamingResponse):
+    """A stream that says when it is over, also when the client left before its first byte."""
+
+    def __init__(self, body: AsyncIterator[bytes], over: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(body, 200, media_type="text/event-stream")
+        self._over = over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._over()
+
+
+def _compact(body: dict[str, Any]) -> str:
+    return json.dumps(body, separators=(",", ":"))
 
 
 def _client() -> httpx.AsyncClient:

@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lemond_adapter.simulator.children import ChildAbandoned
 from lemond_adapter.simulator.daemon import Daemon
@@ -88,9 +88,15 @@ class _Gate:
                 await JSONResponse({"error": "Invalid or missing API key"}, 401)(scope, receive, send)
                 return
         daemon.log.debug("Server", f"{method} {path}")
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                daemon.log.debug("Server", f"{method} {path} - {message['status']}")
+            await send(message)
+
         try:
             async with self._threads:
-                await self._app(scope, receive, send)
+                await self._app(scope, receive, answer)
         except ChildAbandoned:
             # lemond "restarted" under the request. An answer shorter than announced makes uvicorn drop the
             # connection, which is what the client of a dead lemond sees.

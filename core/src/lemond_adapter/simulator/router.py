@@ -40,6 +40,10 @@ def resolve_options(model: SimModel, asked: dict[str, Any]) -> dict[str, Any]:
     return {**_DEFAULTS.get(model.recipe, {}), **{key: asked[key] for key in keys if key in asked}}
 
 
+_STARTING = "Starting backend (this may take a moment)..."
+_RETRYING = "Retrying backend load..."
+
+
 class LoadFailed(Exception):
     """A load ended without a model; the text is what lemond says."""
 
@@ -172,7 +176,7 @@ class Router:
                 await self._evict_all()
             self._check(model, generation)
             try:
-                child = await self._attempt(model, options)
+                child = await self._attempt(model, options, again=True)
             except ChildFailed as second:
                 self.log.error("Router", f"Retry also failed: {second}")
                 self._failed(model, second)
@@ -195,10 +199,10 @@ class Router:
         self.log.error("Router", f"Failed to load model: {error}")
         raise LoadFailed(str(error))
 
-    async def _attempt(self, model: SimModel, options: dict[str, Any]) -> SimChild:
+    async def _attempt(self, model: SimModel, options: dict[str, Any], *, again: bool = False) -> SimChild:
         log, generation = self.log, self._generation
         log.debug("Router", f"Creating {model.tag} backend")
-        log.debug("Router", "Starting backend (this may take a moment)...")
+        log.debug("Router", _RETRYING if again else _STARTING)
         log.info(model.tag, f"Loading model: {model.canonical}")
         forced = self.failures.get(model.public)
         if forced:

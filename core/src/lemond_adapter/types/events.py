@@ -87,7 +87,7 @@ class PullProgress(SlotEvent):
     """A download moved on; `percent` is 0..100."""
 
     type: Literal["pull_progress"] = "pull_progress"
-    percent: float
+    percent: float = Field(ge=0.0, le=100.0)
 
 
 class PullFinished(SlotEvent):
