@@ -76,8 +76,9 @@ async def test_bad_frames_are_counted_and_skipped(simulator: SimulatorProcess, s
     [
         ("10.7.1", "lemond-10.7", "exact"),
         ("10.7.0-rc1", "lemond-10.7", "exact"),
-        ("11.7.0", "lemond-10.7", "nearest"),
-        ("2026.47.1", "lemond-10.7", "nearest"),
+        ("11.7.0", "lemond-11.6", "exact"),
+        ("11.9.0", "lemond-11.6", "nearest"),
+        ("2026.47.1", "lemond-11.6", "nearest"),
         ("9.3.0", "generic", "generic"),
         ("banana", "generic", "generic"),
         ("0.16.1", "generic", "generic"),

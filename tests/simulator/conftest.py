@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -112,6 +113,26 @@ async def tail() -> AsyncIterator[Callable[..., Awaitable[LogTail]]]:
     yield start
     for listener in running:
         await listener.stop()
+
+
+@pytest.fixture
+async def gone() -> Callable[[int], Awaitable[None]]:
+    """Waits for the end of a process that need not be ours."""
+
+    async def wait(pid: int) -> None:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(descriptor, ended.set)
+        try:
+            await asyncio.wait_for(ended.wait(), LIMIT_S)
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+    return wait
 
 
 @pytest.fixture

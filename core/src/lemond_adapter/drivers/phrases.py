@@ -196,13 +196,13 @@ PHRASES: tuple[LogRule, ...] = (
 
 
 @cache
-def phrases_for(line: str) -> tuple[LogRule, ...]:
-    """The phrases that releases of this line print, e.g. `phrases_for("10.7")`."""
-    release = Version(line)
+def phrases_for(first: str, last: str | None = None) -> tuple[LogRule, ...]:
+    """The phrases that releases from this line to that one print, e.g. `phrases_for("10.8", "10.10")`."""
+    lowest, highest = Version(first), Version(last or first)
 
     def printed(rule: LogRule) -> bool:
-        return (rule.since is None or Version(rule.since) <= release) and (
-            rule.until is None or release <= Version(rule.until)
+        return (rule.since is None or Version(rule.since) <= highest) and (
+            rule.until is None or lowest <= Version(rule.until)
         )
 
     return tuple(rule for rule in PHRASES if printed(rule))

@@ -114,12 +114,13 @@ async def wait_ready(child: SimChild, profile: ReleaseProfile, scale: float, log
             log.info("ProcessManager", "Process terminated, waiting for GPU driver cleanup...")
             await asyncio.sleep(profile.cleanup_s / scale)
             raise ChildFailed(f"{child.model.server} failed to start")
-        if await _healthy(child.port, "/api/tags" if child.model.recipe == "flm" else "/health"):
+        if await healthy(child.port, "/api/tags" if child.model.recipe == "flm" else "/health"):
             return
         await asyncio.sleep(max(0.01, profile.ready_poll_s / scale))
 
 
-async def _healthy(port: int, path: str) -> bool:
+async def healthy(port: int, path: str = "/health") -> bool:
+    """Whether something on the port answers its probe with 200."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

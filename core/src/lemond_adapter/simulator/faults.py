@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from lemond_adapter.simulator.children import SimChild
+from lemond_adapter.simulator.children import SimChild, healthy
 from lemond_adapter.simulator.daemon import Daemon, Faults
 
 
@@ -118,7 +118,14 @@ async def _move(daemon: Daemon, body: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _port_squat(daemon: Daemon, body: dict[str, Any]) -> None:
-    daemon.squat(int(body["port"]))
+    port = int(body["port"])
+    daemon.squat(port)
+    # Once this returns, the port answers as the squatter.
+    while daemon.squatters[port].poll() is None:
+        if await healthy(port):
+            return
+        await asyncio.sleep(0.01)
+    raise BadFault(f"nothing could take port {port}: it is in use")
 
 
 async def _load_failure(daemon: Daemon, body: dict[str, Any]) -> None:

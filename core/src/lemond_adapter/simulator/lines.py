@@ -78,6 +78,8 @@ def starting(log: LogHub, model: SimModel, options: dict[str, Any], port: int) -
     if model.type == "reranking":
         log.info(model.tag, "Model supports reranking, adding --reranking flag")
     log.debug(model.tag, "ngl set to 0")
+    if options.get("llamacpp_args"):
+        log.debug(model.tag, f"Adding custom arguments: {options['llamacpp_args']}")
     log.info(model.tag, "Starting llama-server...")
     command = command_line(model, options, port)
     log.debug("ProcessManager", f"Starting process with filtered output: {command}")
@@ -88,7 +90,9 @@ def command_line(model: SimModel, options: dict[str, Any], port: int) -> str:
     ctx = 8192 if model.type == "embedding" else options["ctx_size"]
     flag = {"embedding": " --embeddings", "reranking": " --reranking"}.get(model.type, "")
     fixed = "--jinja --metrics --keep 16 --reasoning-format auto --no-webui"
-    return f"{_SERVER_EXE} -m {model.checkpoint} --ctx-size {ctx} --port {port} {fixed}{flag} -ngl 0"
+    custom = f" {options['llamacpp_args']}" if options.get("llamacpp_args") else ""
+    head = f"{_SERVER_EXE} -m {model.checkpoint} --ctx-size {ctx} --port {port}"
+    return f"{head} {fixed}{flag} -ngl 0{custom}"
 
 
 def started(log: LogHub, model: SimModel, pid: int) -> None:
