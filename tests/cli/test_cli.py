@@ -13,7 +13,7 @@ import pytest
 from lemond_adapter.simulator import SimulatorProcess
 
 CORPUS = Path(__file__).parents[2] / "corpus" / "10.7.0"
-COMMANDS = ("serve", "events", "slots", "doctor", "drivers", "replay", "simulate")
+COMMANDS = ("serve", "events", "slots", "doctor", "drivers", "replay", "simulate", "capture")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

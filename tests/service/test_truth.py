@@ -152,11 +152,23 @@ async def test_a_lying_log_costs_a_moment_and_never_the_truth(
     assert (await service.chat("tiny-a")).json()["model"] == "tiny-a"
 
 
+async def answers_as(port: int, model: str) -> None:
+    """Waits until a program answers on the port under this model's name."""
+    async with asyncio.timeout(10), httpx.AsyncClient(trust_env=False) as client:
+        while True:
+            try:
+                if (await client.get(f"http://127.0.0.1:{port}/health")).json()["model"] == model:
+                    return
+            except httpx.TransportError:
+                await asyncio.sleep(0.01)
+
+
 async def test_a_squatted_port_never_gets_a_request(simulator: SimulatorProcess, service: Any) -> None:
     await service.loaded("tiny-a")
     child = await simulator.child("tiny-a")
     os.kill(child["pid"], signal.SIGKILL)
     await simulator.fault("port_squat", port=child["port"])
+    await answers_as(child["port"], "squatter")
     for _ in range(10):
         answer = await service.chat("tiny-a")
         assert answer.status_code in (200, 503)

@@ -125,7 +125,7 @@ async def test_whisper_speaks_inference_alone(simulator: SimulatorProcess, http:
 
 
 async def test_a_warming_child_says_so(start_simulator: Any, http: httpx.AsyncClient, tail: Any) -> None:
-    simulator = await start_simulator(time_scale=1.0, child_port_base=0, extra_args=["--log-level", "debug"])
+    simulator = await start_simulator(time_scale=1.0, child_port_base=0, extra_args=["--load-seconds", "0.6"])
     listener = await tail(simulator)
     loading = asyncio.create_task(simulator.load("tiny-a"))
     await listener.until(lambda: any("server is listening on" in entry["line"] for entry in listener.entries))

@@ -185,9 +185,15 @@ def doctor(
     raise typer.Exit(1 if any(finding.grade == "problem" for finding in found) else 0)
 
 
-@app.command()
-def drivers(as_json: Json = False) -> None:
+drivers_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(drivers_app, name="drivers")
+
+
+@drivers_app.callback()
+def drivers(ctx: typer.Context, as_json: Json = False) -> None:
     """Installed drivers and the releases each serves. Example: lemond-adapter drivers"""
+    if ctx.invoked_subcommand is not None:
+        return
     installed = installed_drivers()
     rows: list[dict[str, Any]] = [
         {
@@ -208,6 +214,46 @@ def drivers(as_json: Json = False) -> None:
             say(f"{row['name']:14} BROKEN  {row['from']}: {row['error']}")
         else:
             say(f"{row['name']:14} {row['serves']:14} {row['from']:28} {row['summary']}")
+
+
+@drivers_app.command()
+def new(
+    line: Annotated[str, typer.Argument(metavar="LINE", help="The release line, e.g. 11.9.")],
+    output: Annotated[Path, typer.Option(help="The folder for it.")] = Path("drivers"),
+) -> None:
+    """A new driver wheel from a template. Example: lemond-adapter drivers new 11.9"""
+    from lemond_adapter.scaffold import create_driver
+
+    for path in create_driver(line, output):
+        say(str(path))
+    say("next: install it with pip install -e, record captures into its corpus folder, run its tests")
+
+
+@app.command()
+def capture(
+    output: Annotated[Path, typer.Option(help="The file to write; must not exist.")],
+    lemond: Annotated[str, typer.Option(help="lemond's URL.")] = DEFAULT_LEMOND,
+    duration: Annotated[float | None, typer.Option(help="Seconds; default: until Ctrl-C.")] = None,
+    scenario: Annotated[str, typer.Option(help="What is being done.")] = "unnamed",
+    log_level: Annotated[str, typer.Option(help="lemond's log level, for the record.")] = "info",
+    scrub: Annotated[bool, typer.Option("--scrub", help="Take out home folders and keys.")] = False,
+) -> None:
+    """Record a running lemond. Example: lemond-adapter capture --output crash.info.jsonl --duration 60"""
+    from lemond_adapter.captures.recorder import record
+    from lemond_adapter.service.config import secret
+
+    written = asyncio.run(
+        record(
+            lemond,
+            output,
+            api_key=secret("LEMONADE_API_KEY"),
+            duration_s=duration,
+            scenario=scenario,
+            log_level=log_level,
+            scrub=scrub,
+        )
+    )
+    say(f"{output}: {written} lines")
 
 
 @app.command(name="replay")

@@ -12,6 +12,7 @@ from lemond_adapter.drivers.health import (
     HealthBody,
     HealthEntry,
     HealthListing,
+    known_health_keys,
     parse_health,
 )
 from lemond_adapter.drivers.hookspecs import hookimpl
@@ -19,7 +20,7 @@ from lemond_adapter.drivers.info import DriverInfo, Traits
 from lemond_adapter.drivers.matcher import LogMatcher, message_of
 from lemond_adapter.drivers.names import public_name
 from lemond_adapter.drivers.paths import CHILD_PATHS
-from lemond_adapter.drivers.phrases import PHRASES, phrases_for
+from lemond_adapter.drivers.phrases import PHRASES, log_rule, phrases_for
 from lemond_adapter.drivers.selection import Selection, select_driver
 from lemond_adapter.drivers.signals import LogRule, Signal, SignalKind
 from lemond_adapter.drivers.versions import parse_release
@@ -47,6 +48,8 @@ __all__ = [
     "generic_driver",
     "hookimpl",
     "installed_drivers",
+    "known_health_keys",
+    "log_rule",
     "message_of",
     "parse_health",
     "parse_release",

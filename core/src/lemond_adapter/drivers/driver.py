@@ -31,6 +31,8 @@ class Driver:
     _public_name: Callable[[str, Collection[str]], str]
     _child_paths: Mapping[str, frozenset[str]]
     _hooks: Any = None
+    gives_traits: bool = False
+    """Whether the plugin states its traits, or gets the cautious defaults."""
 
     @property
     def name(self) -> str:
@@ -122,4 +124,5 @@ def build_driver(plugin: object, *, name: str, origin: str = "in the core") -> D
         _public_name=name_for if has_names else public_name,
         _child_paths=child_paths,
         _hooks=hooks,
+        gives_traits=bool(hooks.lemond_traits.get_hookimpls()),
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lemond_adapter.types import LoadedModel, MalformedPayload
@@ -109,6 +110,44 @@ BASE_ENTRY_KEYS = frozenset(
         "last_use",
     }
 )
+
+
+_KEYS_SINCE: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    "10.8": (
+        frozenset({"pinned_models"}),
+        frozenset(
+            {
+                "status",
+                "backend_alive",
+                "backend_health",
+                "loaded",
+                "watchdog_reset",
+                "watchdog_reset_reason",
+                "pinned",
+                "max_context_window",
+                "cost_input_per_million",
+                "cost_output_per_million",
+            }
+        ),
+    ),
+    "10.9": (frozenset({"telemetry", "update_check_done"}), frozenset()),
+    "11.5": (
+        frozenset({"pinned_helper_models"}),
+        frozenset({"residency_class", "slot_pool", "is_busy", "is_streaming"}),
+    ),
+    "11.8": (frozenset(), frozenset({"launch_command"})),
+}
+"""Keys that release lines added, to the body and to its entries; none was ever removed (10.5-11.7)."""
+
+
+def known_health_keys(line: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The keys of the body and of its entries that releases up to this line have: what `parse_health`
+    takes for known. For a new line that added keys, add them to these in its driver."""
+    keys, entry_keys = BASE_KEYS, BASE_ENTRY_KEYS
+    for since, (more, more_in_entries) in _KEYS_SINCE.items():
+        if Version(since) <= Version(line):
+            keys, entry_keys = keys | more, entry_keys | more_in_entries
+    return keys, entry_keys
 
 
 def split_backend_url(url: str) -> tuple[str | None, int | None]:

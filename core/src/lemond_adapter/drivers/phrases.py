@@ -38,17 +38,20 @@ SERVERS = (
 _TYPED = r"(?P<model>\S(?:.*\S)?)"
 
 
-def _rule(
+def log_rule(
     kind: SignalKind,
     pattern: str,
     *words: str,
     since: str | None = None,
     until: str | None = None,
 ) -> LogRule:
+    """A rule for a message text. `pattern` is anchored with ^ and $; `words` are the possible first
+    words of a matching line, by default the pattern's own first word."""
     compiled = re.compile(pattern)
     return LogRule(kind, compiled, words or (pattern.removeprefix("^").split(" ", 1)[0],), since, until)
 
 
+_rule = log_rule
 _K = SignalKind
 
 PHRASES: tuple[LogRule, ...] = (

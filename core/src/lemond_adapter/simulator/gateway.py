@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -16,6 +15,9 @@ from lemond_adapter.simulator.children import SimChild
 from lemond_adapter.simulator.daemon import Daemon
 from lemond_adapter.simulator.models import SimModel
 from lemond_adapter.simulator.router import LoadFailed
+
+if TYPE_CHECKING:
+    import httpx  # imported where it is used: half of the start-up time otherwise
 
 _LLM_ONLY = ("/chat/completions", "/completions", "/responses", "/messages")
 _UNREACHABLE = "CURL error: Couldn't connect to server"
@@ -75,6 +77,8 @@ class Gateway:
         return None
 
     async def _plain(self, child: SimChild, path: str, raw: bytes, request: Request) -> Response:
+        import httpx
+
         try:
             async with _client() as client:
                 answer = await client.send(_outgoing(client, child, path, raw, request))
@@ -96,6 +100,8 @@ class Gateway:
         return Response(answer.content, status, media_type=answer.headers.get("content-type"))
 
     async def _stream(self, child: SimChild, path: str, raw: bytes, request: Request) -> Response:
+        import httpx
+
         client = _client()
         try:
             answer = await client.send(_outgoing(client, child, path, raw, request), stream=True)
@@ -141,6 +147,8 @@ def _compact(body: dict[str, Any]) -> str:
 
 
 def _client() -> httpx.AsyncClient:
+    import httpx
+
     # Plain HTTP on loopback; loading certificates would cost more than the request.
     return httpx.AsyncClient(trust_env=False, timeout=None, verify=False)
 

@@ -67,12 +67,21 @@ class LogStreamSubscriber:
         self._on_down = on_down
         self._nudge = asyncio.Event()
         self._backoff = Backoff()
+        self._socket: ClientConnection | None = None
         self.cursor = LogCursor()
         self.status = StreamStatus()
+        self.on_raw: Callable[[str | bytes], None] | None = None
+        """Gets every frame as it came, for recording."""
 
     def nudge(self) -> None:
         """Something changed (lemond is back, another port): try now instead of at the next delay."""
         self._nudge.set()
+
+    async def reconnect(self) -> None:
+        """Ends the connection, if there is one; `run` opens the next."""
+        if self._socket is not None:
+            await self._socket.close()
+        self.nudge()
 
     async def run(self) -> None:
         """Connects, follows, reconnects. Ends only by cancellation."""
@@ -110,6 +119,7 @@ class LogStreamSubscriber:
             ) as socket:
                 self.status.reconnects += self.status.connects > 0
                 self.status.connects += 1
+                self._socket = socket
                 opening = await self._subscribe(socket)
                 self._on_opening(opening)
                 if opening.continuity is Continuity.BROKEN:
@@ -123,6 +133,7 @@ class LogStreamSubscriber:
             why = f"closed: {error}"
         except (OSError, InvalidHandshake, EOFError, TimeoutError, MalformedPayload) as error:
             why = f"{type(error).__name__}: {error}"
+        self._socket = None
         self.status.connected = False
         self.status.last_error = why[:300]
         if opened:
@@ -159,6 +170,8 @@ class LogStreamSubscriber:
                     self._on_entry(entry)
 
     def _read(self, message: str | bytes) -> Snapshot | Live | Complaint | None:
+        if self.on_raw is not None:
+            self.on_raw(message)
         try:
             return read_frame(message)
         except MalformedPayload as error:

@@ -44,6 +44,26 @@ def parent_pid(pid: int) -> int | None:
     return int(fields[1]) if fields else None
 
 
+def children(pid: int) -> list[int]:
+    """The process's children, zombies too."""
+    found = []
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit() and parent_pid(int(entry.name)) == pid:
+            found.append(int(entry.name))
+    return sorted(found)
+
+
+def glance(pid: int) -> tuple[str, str]:
+    """(state letter, command line); empty where they cannot be read."""
+    fields = _stat(pid)
+    try:
+        raw = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        raw = b""
+    command = raw.rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", errors="replace")
+    return (fields[0] if fields else "", command)
+
+
 def ending_of(pid: int) -> Ending:
     """How a process ended, read from its zombie. Unreadable (reaped already, other user) counts as
     graceful: it could have been anybody's SIGTERM."""

@@ -113,6 +113,8 @@ class Truth:
         self.unknown_keys: frozenset[str] = frozenset()
         self.problems: list[str] = [f"{b.name} ({b.origin}): {b.error}" for b in installed.broken]
         self.listings = 0
+        self.on_body: Callable[[dict[str, Any]], None] | None = None
+        """Gets every health body as it came, for recording."""
         self._driver_faults = 0
         self._taps: list[Callable[[LogEntry], None]] = []
         self._listing_open = False
@@ -244,6 +246,8 @@ class Truth:
         return True
 
     def _take(self, body: dict[str, Any], token: int) -> None:
+        if self.on_body is not None:
+            self.on_body(body)
         driver = self._choose_driver(body.get("version"))
         try:
             listing = driver.parse_health(body)

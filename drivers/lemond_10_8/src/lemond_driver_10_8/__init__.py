@@ -11,30 +11,17 @@ from collections.abc import Sequence
 from packaging.specifiers import SpecifierSet
 
 from lemond_adapter.drivers import (
-    BASE_ENTRY_KEYS,
-    BASE_KEYS,
     DriverInfo,
     HealthListing,
     LogRule,
     Traits,
     hookimpl,
+    known_health_keys,
     parse_health,
     phrases_for,
 )
 
-KEYS = BASE_KEYS | {"pinned_models", "telemetry", "update_check_done"}
-ENTRY_KEYS = BASE_ENTRY_KEYS | {
-    "status",
-    "backend_alive",
-    "backend_health",
-    "loaded",
-    "watchdog_reset",
-    "watchdog_reset_reason",
-    "pinned",
-    "max_context_window",
-    "cost_input_per_million",
-    "cost_output_per_million",
-}
+KEYS, ENTRY_KEYS = known_health_keys("10.10")
 
 
 @hookimpl
