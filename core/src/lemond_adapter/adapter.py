@@ -147,7 +147,7 @@ class LemondAdapter:
     @property
     def selection(self) -> Selection | None:
         """The chosen driver and how well it fits; None before lemond was met."""
-        return self.truth.selection
+        return self.truth.reading.selection
 
     @property
     def driver(self) -> Driver | None:
@@ -284,6 +284,18 @@ class LemondAdapter:
             raise self.loading(slot, model)
         return route
 
+    async def touch(self, name: str) -> bool:
+        """Tells lemond that a loaded model is in use, where a release lets that be told without harm:
+        on 10.8-11.6 the same call would reload it, and nothing is sent. Whether it was told."""
+        route, driver = self.route_now(name), self.driver
+        if route is None or driver is None or not driver.traits.load_touches:
+            return False
+        entry = self.truth.ledger.record(route.model).entry
+        if entry is None:
+            return False
+        await self.client.load(route.model, entry.options)
+        return True
+
     async def unload(self, name: str) -> bool:
         """Unloads a slot or model; False when lemond had not loaded it. The route goes first."""
         _, model = self.resolve(name)
@@ -354,14 +366,16 @@ class LemondAdapter:
     # Inner.
 
     def _load_options(self, model: str) -> Mapping[str, Any]:
-        slot = self.slots.of_model(model)
-        if slot is not None and slot.options is not None:
-            return slot.options
+        slot, driver = self.slots.of_model(model), self.driver
         record = self.truth.ledger.records.get(model)
-        driver = self.driver
-        if record is not None and record.last_entry is not None and driver is not None:
-            return record.last_entry.options if driver.traits.options_reusable else {}
-        return {}
+        options: Mapping[str, Any] = {}
+        if slot is not None and slot.options is not None:
+            options = slot.options
+        elif record is not None and record.last_entry is not None and driver is not None:
+            options = record.last_entry.options if driver.traits.options_reusable else {}
+        if slot is not None and slot.pinned and driver is not None and driver.traits.pinning:
+            options = {**options, "pinned": True}
+        return options
 
     def _sizes(self, entries: tuple[CatalogueEntry, ...]) -> None:
         for entry in entries:

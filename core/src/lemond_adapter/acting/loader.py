@@ -150,13 +150,18 @@ class Loader:
                 self._queue.pop(load.model, None)
                 load.done.set()
 
+    def _lists_dead(self) -> bool:
+        """Whether only an unload rids lemond of a dead child; where a watchdog does, a load is enough."""
+        driver = self._truth.driver
+        return driver is None or driver.traits.lists_dead_children
+
     async def _load(self, load: Load) -> None:
         # What the listing says now decides: the miss that asked for this load may be over.
         await self._truth.relisted(SETTLE_S)
         if load.options is None and load.model in self._ledger.routes:
             return
         record = self._ledger.record(load.model)
-        if record.needs_unload:
+        if record.needs_unload and self._lists_dead():
             await self._client.unload(load.model)
         options = self._load_options(load.model) if load.options is None else load.options
         began = load.began if load.began is not None else self._clock()
@@ -167,7 +172,7 @@ class Loader:
             self._truth.relist()
             raise
         await self._truth.relisted(SETTLE_S)
-        if load.model not in self._ledger.routes and record.needs_unload:
+        if load.model not in self._ledger.routes and record.needs_unload and self._lists_dead():
             # lemond took a dead child for loaded (<= 10.7): the listing showed it only now.
             await self._client.unload(load.model)
             await self._client.load(load.model, options)

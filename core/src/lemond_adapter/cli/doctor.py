@@ -9,6 +9,9 @@ from typing import Literal
 from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.types import Known
 
+LOOKS = 6
+"""Listings that are compared: where two lemonds share a port, the answers differ from one to the next."""
+
 Grade = Literal["ok", "warning", "problem"]
 
 
@@ -29,6 +32,8 @@ async def examine(url: str, api_key: str | None) -> list[Finding]:
             if not adapter.truth.reachable or adapter.truth.stream.status.connected:
                 break
             await asyncio.sleep(0.1)
+        for _ in range(LOOKS if adapter.truth.reachable else 0):
+            await adapter.truth.relisted(5.0)
         return findings(adapter)
 
 
@@ -36,7 +41,8 @@ def findings(adapter: LemondAdapter) -> list[Finding]:
     """The checks, over a running adapter."""
     found = [_reachable(adapter)]
     if isinstance(adapter.loaded(), Known):
-        found += [_driver(adapter), _stream(adapter), _processes(adapter), _threads(adapter)]
+        found += [_alone(adapter), _driver(adapter), _drift(adapter), _stream(adapter)]
+        found += [_processes(adapter), _threads(adapter)]
     found += [
         Finding(
             "driver wheels",
@@ -61,6 +67,25 @@ def _reachable(adapter: LemondAdapter) -> Finding:
     elif "silent" in why:
         fix = "lemond blocks health while it evicts; if that lasts, restart it"
     return Finding("reachable", "problem", why, fix)
+
+
+def _alone(adapter: LemondAdapter) -> Finding:
+    if not adapter.truth.neighbour.shared:
+        return Finding("one lemond", "ok", "the same lemond answers each time")
+    text = next(
+        (p for p in adapter.truth.reading.problems if "two lemonds" in p), "two lemonds share the port"
+    )
+    fix = "stop one of them: loads reach either, and half of the answers are the other one's"
+    return Finding("one lemond", "problem", text, fix)
+
+
+def _drift(adapter: LemondAdapter) -> Finding:
+    lines, keys = adapter.truth.unknown_lines, adapter.truth.reading.unknown_keys
+    if not lines and not keys:
+        return Finding("drift", "ok", "every lifecycle line and health key is known to the driver")
+    examples = [*(f"line {line!r}" for line, _ in lines.most_common(3)), *(f"key {key}" for key in keys)]
+    fix = "record it with 'lemond-adapter capture' and open a pull request with the capture"
+    return Finding("drift", "warning", f"not known to the driver: {', '.join(examples)[:400]}", fix)
 
 
 def _driver(adapter: LemondAdapter) -> Finding:

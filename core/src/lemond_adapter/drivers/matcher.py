@@ -17,7 +17,8 @@ _PREFIX_LENGTH = len("2026-11-23 23:41:54.005 [")
 # a look when a new release appears; children's output (tag Process) is not the daemon's.
 _LIFECYCLE_LOOK = re.compile(
     r"\b(?:un|re)?load(?:ing|ed|s)?\b|\bevict(?:ing|ed|ion)\b|\bwatchdog\b|\bbackend marked\b|\bPID\b"
-    r"|\bunavailable\b|\btombston",
+    r"|\bunavailable\b|\btombston|\bremov(?:ing|ed)\b|\bspawn(?:ing|ed)?\b|\bcrash(?:ed)?\b|\bdied\b"
+    r"|\brestart(?:ing|ed)\b|\bkill(?:ing|ed)\b",
     re.IGNORECASE,
 )
 _NOT_LIFECYCLE_TAGS = frozenset({"Process", "Telemetry", "ModelManager", "FLM", "WebSocket"})

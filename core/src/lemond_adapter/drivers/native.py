@@ -31,7 +31,6 @@ from lemond_adapter.types import (
     PullProgress,
     PullStarted,
     SlotEvent,
-    rfc3339,
 )
 
 ListReason = Literal["start", "boot", "gap"]
@@ -125,7 +124,7 @@ def encode_native_event(event: SlotEvent) -> dict[str, Any]:
     if event.type not in EVENT_TYPES:
         raise ValueError(f"{event.type} is the adapter's own event; lemond never sends it")
     data = event.model_dump(mode="json")
-    return {key: value for key, value in data.items() if key not in ADAPTER_KEYS} | {"at": rfc3339(event.at)}
+    return {key: value for key, value in data.items() if key not in ADAPTER_KEYS}
 
 
 def decode_native_event(data: Mapping[str, Any], *, seq: int) -> SlotEvent | None:

@@ -21,6 +21,7 @@ def lemond_report(adapter: LemondAdapter) -> dict[str, Any]:
         "since": _time(truth.knowledge_since),
         "why": truth.unknown_why,
         "pid": truth.witness.report.lemond_pid,
+        "shared_port": truth.neighbour.shared,
         "driver": selection.driver.name if selection else None,
         "driver_match": selection.match if selection else None,
     }
@@ -72,7 +73,7 @@ def status(adapter: LemondAdapter, plane: DataPlane) -> dict[str, Any]:
         "drift": {
             "unknown_lifecycle_lines": sum(truth.unknown_lines.values()),
             "examples": [line for line, _ in truth.unknown_lines.most_common(5)],
-            "unknown_health_keys": sorted(truth.unknown_keys),
+            "unknown_health_keys": sorted(truth.reading.unknown_keys),
         },
         "counters": {
             "requests": dict(plane.outcomes),
@@ -81,7 +82,7 @@ def status(adapter: LemondAdapter, plane: DataPlane) -> dict[str, Any]:
             "event_subscribers": adapter.hub.subscribers,
             "listings": truth.listings,
         },
-        "problems": truth.problems,
+        "problems": truth.reading.problems,
         "epoch": adapter.hub.epoch,
     }
 

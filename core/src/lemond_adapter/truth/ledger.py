@@ -51,17 +51,21 @@ class Ledger(Book):
         self.wants_listing = False
         return self._tick
 
-    def apply_listing(self, listing: HealthListing, token: int) -> Events:
-        """Takes lemond's answer to the question asked at `token`."""
+    def apply_listing(self, listing: HealthListing, token: int, *, partial: bool = False) -> Events:
+        """Takes lemond's answer to the question asked at `token`. A `partial` one says nothing of the
+        models it lacks: those with a living process stay."""
         events: Events = []
         listed = {entry.model: entry for entry in listing.models}
         for record in list(self.records.values()):
-            if record.model not in listed:
+            if record.model not in listed and not (partial and self._lives(record)):
                 events += self._unlisted(record, token)
         for entry in sorted(listed.values(), key=self._load_order):
             events += self._listed(self.record(entry.model), entry, token)
         self.restarting = False
         return events
+
+    def _lives(self, record: Record) -> bool:
+        return record.route is not None and record.entry is not None and self._alive(record.entry) is True
 
     def _load_order(self, entry: LoadedModel) -> tuple[int, int]:
         record = self.records.get(entry.model)

@@ -37,6 +37,8 @@ class StreamStatus:
     connected: bool = False
     connects: int = 0
     reconnects: int = 0
+    failures: int = 0
+    """Attempts in a row that brought no snapshot."""
     restarts_seen: int = 0
     malformed: int = 0
     last_error: str | None = None
@@ -126,6 +128,7 @@ class LogStreamSubscriber:
                     self.status.restarts_seen += 1
                     return True
                 opened = self.status.connected = True
+                self.status.failures = 0
                 self._backoff.reset()
                 await self._follow(socket)
                 why = "closed"
@@ -136,6 +139,7 @@ class LogStreamSubscriber:
         self._socket = None
         self.status.connected = False
         self.status.last_error = why[:300]
+        self.status.failures += not opened
         if opened:
             log.info("log stream ended (%s); reconnecting", why)
             self._on_down(why)

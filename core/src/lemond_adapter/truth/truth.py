@@ -16,15 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lemond_adapter.drivers import (
-    Driver,
-    HealthListing,
-    Installed,
-    Selection,
-    generic_driver,
-    message_of,
-    select_driver,
-)
+from lemond_adapter.drivers import Driver, HealthListing, Installed, message_of
 from lemond_adapter.truth.address import LemondAddress
 from lemond_adapter.truth.backoff import Backoff
 from lemond_adapter.truth.control import LemondClient
@@ -35,10 +27,11 @@ from lemond_adapter.truth.hub import EventHub
 from lemond_adapter.truth.ledger import Ledger
 from lemond_adapter.truth.logentry import LogEntry
 from lemond_adapter.truth.logstream import LogStreamSubscriber
+from lemond_adapter.truth.neighbour import Neighbour
+from lemond_adapter.truth.reading import Reading
 from lemond_adapter.truth.record import Ending
 from lemond_adapter.truth.witness import Witness
 from lemond_adapter.types import (
-    DriverError,
     Knowledge,
     Known,
     LemondError,
@@ -52,9 +45,6 @@ from lemond_adapter.types import (
 )
 
 log = logging.getLogger(__name__)
-
-FAULTS_ALLOWED = 3
-"""A driver that raises this often is set aside for the generic one."""
 
 COALESCE_S = 0.005
 
@@ -88,8 +78,6 @@ class Truth:
         self._address = address
         self._client = client
         self._hub = hub
-        self._installed = installed
-        self._forced = forced_driver
         self._slot_name = slot_name
         self._timing = timing
         loop = asyncio.get_running_loop()
@@ -105,17 +93,15 @@ class Truth:
             on_entry=self._log_entry,
             on_down=self._log_down,
         )
-        self.selection: Selection | None = None
+        self.reading = Reading(installed, forced_driver)
+        self.neighbour = Neighbour()
         self.listing: HealthListing | None = None
         self.knowledge_since: datetime = datetime.now(UTC)
         self.unknown_why: str | None = "lemond was not asked yet"
         self.unknown_lines: Counter[str] = Counter()
-        self.unknown_keys: frozenset[str] = frozenset()
-        self.problems: list[str] = [f"{b.name} ({b.origin}): {b.error}" for b in installed.broken]
         self.listings = 0
         self.on_body: Callable[[dict[str, Any]], None] | None = None
         """Gets every health body as it came, for recording."""
-        self._driver_faults = 0
         self._taps: list[Callable[[LogEntry], None]] = []
         self._listing_open = False
         self._started_anew = False
@@ -131,7 +117,7 @@ class Truth:
     @property
     def driver(self) -> Driver | None:
         """The driver in use; None before lemond was met."""
-        return self.selection.driver if self.selection else None
+        return self.reading.driver
 
     def knowledge(self) -> Knowledge[tuple[LoadedModel, ...]]:
         """What is loaded: Known, or Unknown since when and why."""
@@ -148,8 +134,6 @@ class Truth:
 
     def start(self) -> None:
         """Starts the tasks."""
-        for problem in self.problems:
-            log.error("driver not usable: %s", problem)
         self._tasks = [
             asyncio.create_task(self._keep_listing(), name="lemond listing"),
             asyncio.create_task(self.stream.run(), name="lemond log stream"),
@@ -248,70 +232,58 @@ class Truth:
     def _take(self, body: dict[str, Any], token: int) -> None:
         if self.on_body is not None:
             self.on_body(body)
-        driver = self._choose_driver(body.get("version"))
-        try:
-            listing = driver.parse_health(body)
-        except DriverError as error:
-            self._fault(error)
-            listing = generic_driver().parse_health(body)
+        self._meet(body.get("version"))
+        listing = self.reading.parse(body)
         was_lost = self.unknown_why is not None
         old_port = self.listing.websocket_port if self.listing else None
-        self.listing, self.unknown_keys = listing, listing.unknown_keys
+        self.listing = listing
         self.unknown_why = None
-        self.witness.driver = driver
+        self.witness.driver = self.driver
         self.witness.see(listing)
         if was_lost and self._resync in (None, "heartbeat"):
             self._resync = "reconnect"
         reason, self._resync = self._resync, None
-        events = self.ledger.apply_listing(listing, token)
-        self.witness.settle(listing)
+        self._mind_the_neighbour(old_port, listing.websocket_port)
+        events = self.ledger.apply_listing(listing, token, partial=self.neighbour.shared)
+        self.witness.settle(listing, self.ledger.loaded())
         if was_lost:
             self.knowledge_since = datetime.now(UTC)
-        if was_lost or old_port != listing.websocket_port:
+        if was_lost or (old_port != listing.websocket_port and not self.neighbour.shared):
             self.stream.nudge()
         if reason is not None and (events or reason != "heartbeat"):
             events.append(Resynced(reason=reason, changes=len(events), source="health"))
         self.publish(events)
 
-    def _choose_driver(self, reported: object) -> Driver:
-        version = reported if isinstance(reported, str) else None
-        current = self.selection
-        if current is not None and current.version == version and not self._started_anew:
-            return current.driver
-        if current is not None and current.version != version:
+    def _mind_the_neighbour(self, old_port: int | None, port: int | None) -> None:
+        lives = self.stream.status.connected and self.witness.lemond_alive() is not False
+        if not self.neighbour.listing(old_port, port, first_lives=lives):
+            return
+        if self.neighbour.shared:
+            self.reading.complain(
+                f"two lemonds share {self._address.url} (WebSocket ports {old_port} and {port} "
+                "alternate): stop one of them; until then only processes say what is gone"
+            )
+        else:
+            self.relist()
+
+    def _meet(self, reported: object) -> None:
+        """A version that was not seen before, or a lemond that started anew, is an event."""
+        fits = self.reading.fits(reported)
+        if fits and not self._started_anew:
+            return
+        if not fits and self.reading.selection is not None:
             self._restarted("another version")
         self._started_anew = False
-        if current is None or current.version != version:
-            self.selection = select_driver(reported, self._installed.drivers, forced=self._forced)
-            self._driver_faults = 0
-            for note in self.selection.notes:
-                log.warning("%s", note)
-        selection = self.selection
+        selection = self.reading.selection if fits else self.reading.choose(reported)
         assert selection is not None
         self._hub.publish(
             LemondStarted(
-                version=version,
+                version=selection.version,
                 driver=selection.driver.name,
                 driver_match=selection.match,
                 source="probe",
             )
         )
-        return selection.driver
-
-    def _fault(self, error: DriverError) -> None:
-        self._driver_faults += 1
-        self._complain(str(error))
-        if self._driver_faults >= FAULTS_ALLOWED and self.selection is not None:
-            broken = self.selection.driver.name
-            self.selection = Selection(
-                generic_driver(), "generic", self.selection.version, (f"{broken} set aside: {error}",)
-            )
-            log.error("driver %s failed %d times; the generic driver is used", broken, self._driver_faults)
-
-    def _complain(self, text: str) -> None:
-        if text not in self.problems:
-            log.warning("%s", text)
-            self.problems = [*self.problems[-19:], text]
 
     def _lost(self, why: str) -> None:
         if self.unknown_why is None:
@@ -336,9 +308,15 @@ class Truth:
     # The watch.
 
     def _stream_url(self) -> str | None:
-        port = self.listing.websocket_port if self.listing else None
-        if port is None or not self.reachable:
+        ports: list[int] = []
+        if self.driver is not None and self.driver.traits.log_stream_on_main_port:
+            ports.append(self._address.port)
+        if self.listing is not None and self.listing.websocket_port is not None:
+            ports.append(self.listing.websocket_port)
+        if not ports or not self.reachable:
             return None
+        # Where both exist the main port comes first; after a failure the other one has its turn.
+        port = ports[self.stream.status.failures % len(ports)]
         host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
         scheme = "wss" if self._address.scheme == "https" else "ws"
         return f"{scheme}://{host}:{port}/logs/stream"

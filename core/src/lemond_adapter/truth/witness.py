@@ -8,7 +8,7 @@ there is no route.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -64,9 +64,9 @@ class Witness:
             if entry.pid is not None and entry.pid not in self._ended_pids:
                 self.processes.watch(entry.pid)
 
-    def settle(self, listing: HealthListing) -> None:
+    def settle(self, listing: HealthListing, routed: Iterable[LoadedModel]) -> None:
         """After the ledger took the listing: ends the watches that nobody needs."""
-        keep = {entry.pid for entry in listing.models if entry.pid is not None}
+        keep = {entry.pid for entry in (*listing.models, *routed) if entry.pid is not None}
         if self.report.lemond_pid is not None:
             keep.add(self.report.lemond_pid)
         self._ended_pids &= keep
