@@ -25,6 +25,7 @@ types: $(STAMP)
 	@for driver in drivers/*/src/*; do echo "mypy $$driver"; $(BIN)/mypy "$$driver" || exit 1; done
 
 bench: $(STAMP)
+	$(BIN)/python benchmarks/drivers.py
 	$(BIN)/python benchmarks/crash_latency.py
 
 # Other versions of the OpenAI SDK, each in a folder of its own: the fault tests use those they find.
@@ -39,7 +40,7 @@ $(STAMP): constraints.txt core/pyproject.toml $(wildcard drivers/*/pyproject.tom
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  -e 'core[serve]' $(foreach driver,$(wildcard drivers/*/pyproject.toml),-e $(dir $(driver))) \
-	  pytest pytest-asyncio hypothesis mypy ruff openai
+	  pytest pytest-asyncio hypothesis mypy ruff openai build hatchling
 	@touch $(STAMP)
 
 clean:

@@ -95,7 +95,15 @@ class HealthBody(BaseModel):
 
 
 BASE_KEYS = frozenset(
-    {"status", "version", "model_loaded", "all_models_loaded", "max_models", "websocket_port"}
+    {
+        "status",
+        "version",
+        "model_loaded",
+        "all_models_loaded",
+        "max_models",
+        "websocket_port",
+        "native_events",
+    }
 )
 BASE_ENTRY_KEYS = frozenset(
     {

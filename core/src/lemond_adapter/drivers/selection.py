@@ -30,6 +30,7 @@ def select_driver(reported: object, drivers: Sequence[Driver], *, forced: str | 
     `forced` names a driver to use whatever the version (for replays and tests).
     """
     text = reported if isinstance(reported, str) else None
+    # A native channel is chosen by what health advertises, beside the driver that reads health.
     candidates = [driver for driver in drivers if driver.info.channel == "log"]
     if forced is not None:
         for driver in [*drivers, generic_driver()]:

@@ -60,6 +60,7 @@ def status(adapter: LemondAdapter, plane: DataPlane) -> dict[str, Any]:
             "restarts_seen": stream.status.restarts_seen,
             "last_error": stream.status.last_error,
         },
+        "native_events": _native(adapter),
         "processes": {
             "pids_visible": truth.witness.report.pids_visible,
             "watched": sorted(truth.witness.processes.watched),
@@ -84,6 +85,22 @@ def status(adapter: LemondAdapter, plane: DataPlane) -> dict[str, Any]:
         },
         "problems": truth.reading.problems,
         "epoch": adapter.hub.epoch,
+    }
+
+
+def _native(adapter: LemondAdapter) -> dict[str, Any] | None:
+    """The native event channel; None where lemond advertises none that a driver follows."""
+    source = adapter.truth.native.status
+    if source is None:
+        return None
+    return {
+        "url": source.url,
+        "connected": source.connected,
+        "boot_id": source.boot_id,
+        "last_seq": source.last_seq,
+        "reconnects": source.reconnects,
+        "last_error": source.last_error,
+        "problems": dict(source.problems),
     }
 
 

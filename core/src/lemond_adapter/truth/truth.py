@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lemond_adapter.drivers import Driver, HealthListing, Installed, message_of
+from lemond_adapter.drivers.native import ListReason
 from lemond_adapter.truth.address import LemondAddress
 from lemond_adapter.truth.backoff import Backoff
 from lemond_adapter.truth.control import LemondClient
@@ -27,6 +28,7 @@ from lemond_adapter.truth.hub import EventHub
 from lemond_adapter.truth.ledger import Ledger
 from lemond_adapter.truth.logentry import LogEntry
 from lemond_adapter.truth.logstream import LogStreamSubscriber
+from lemond_adapter.truth.native_feed import NativeFeed
 from lemond_adapter.truth.neighbour import Neighbour
 from lemond_adapter.truth.reading import Reading
 from lemond_adapter.truth.record import Ending
@@ -94,6 +96,17 @@ class Truth:
             on_down=self._log_down,
         )
         self.reading = Reading(installed, forced_driver)
+        self.native = NativeFeed(
+            installed.drivers,
+            address.url,
+            api_key,
+            on_hint=lambda hint: self._apply([hint]),
+            on_event=lambda event: self.publish([event]),
+            on_restart=self._restarted,
+            on_up=self._native_up,
+            on_down=self._log_down,
+            complain=self.reading.complain,
+        )
         self.neighbour = Neighbour()
         self.listing: HealthListing | None = None
         self.knowledge_since: datetime = datetime.now(UTC)
@@ -145,6 +158,7 @@ class Truth:
 
     async def close(self) -> None:
         """Stops the tasks and the watches."""
+        await self.native.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -243,6 +257,7 @@ class Truth:
         if was_lost and self._resync in (None, "heartbeat"):
             self._resync = "reconnect"
         reason, self._resync = self._resync, None
+        self.native.advertise(listing.native_events)
         self._mind_the_neighbour(old_port, listing.websocket_port)
         events = self.ledger.apply_listing(listing, token, partial=self.neighbour.shared)
         self.witness.settle(listing, self.ledger.loaded())
@@ -250,6 +265,7 @@ class Truth:
             self.knowledge_since = datetime.now(UTC)
         if was_lost or (old_port != listing.websocket_port and not self.neighbour.shared):
             self.stream.nudge()
+            self.native.nudge()
         if reason is not None and (events or reason != "heartbeat"):
             events.append(Resynced(reason=reason, changes=len(events), source="health"))
         self.publish(events)
@@ -313,13 +329,18 @@ class Truth:
             ports.append(self._address.port)
         if self.listing is not None and self.listing.websocket_port is not None:
             ports.append(self.listing.websocket_port)
-        if not ports or not self.reachable:
+        if not ports or not self.reachable or self.native.active:
             return None
         # Where both exist the main port comes first; after a failure the other one has its turn.
         port = ports[self.stream.status.failures % len(ports)]
         host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
         scheme = "wss" if self._address.scheme == "https" else "ws"
         return f"{scheme}://{host}:{port}/logs/stream"
+
+    def _native_up(self, reason: ListReason | None) -> None:
+        self.ledger.log_attached = True
+        self._resync = self._resync or ("gap" if reason == "gap" else "reconnect")
+        self.relist()
 
     def _log_opened(self, opening: Opening) -> None:
         if opening.continuity is Continuity.BROKEN:
