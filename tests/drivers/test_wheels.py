@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,13 +34,13 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory, wheels: dict[str, Path]) -> Iterator[Path]:
+def python(tmp_path_factory: pytest.TempPathFactory, wheels: dict[str, Path]) -> Path:
     """A fresh virtual environment with the core in it, and no driver."""
     folder = tmp_path_factory.mktemp("fresh")
     run(sys.executable, "-m", "venv", folder)
     interpreter = folder / "bin" / "python"
     pip(interpreter, "install", "-c", ROOT / "constraints.txt", f"{wheels['core']}[serve]")
-    yield interpreter
+    return interpreter
 
 
 def pip(interpreter: Path, *arguments: str | Path) -> str:

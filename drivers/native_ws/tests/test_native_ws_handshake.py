@@ -37,17 +37,6 @@ async def test_a_wrong_key_is_refused_with_a_clear_reason(
     assert all("right" not in query and "wrong" not in query for query in server.handshakes)
 
 
-async def test_a_refusal_is_told_once_and_retried_patiently(following: Any, source_for: Any) -> None:
-    async with (
-        NativeEventServer(api_key="right") as server,
-        following(source_for(server, max_delay_s=600.0)) as sink,
-    ):
-        await sink.until(lambda s: bool(s.downs))
-        for _ in range(20):
-            await asyncio.sleep(0)
-    assert len(sink.downs) == server.refused == 1
-
-
 async def test_the_right_key_is_admitted(following: Any, source_for: Any) -> None:
     async with (
         NativeEventServer(api_key="right") as server,
