@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SDKS := 1.109.1 2.54.0
-STAMP := $(VENV)/.installed
+RUNS := $(VENV)/.runs
+STAMP := $(VENV)/.checks
 
-.PHONY: run test test-fast lint types bench sdks clean
+.PHONY: run test test-all lint types bench sdks clean
 
-run: $(STAMP)
+run: $(RUNS)
 	@exec $(BIN)/lemond-adapter serve --simulate
 
 test: $(STAMP)
@@ -32,15 +33,23 @@ bench: $(STAMP)
 sdks: $(STAMP)
 	@for version in $(SDKS); do \
 	  test -d .sdks/openai-$$version || \
-	  $(BIN)/pip install --quiet --disable-pip-version-check --target .sdks/openai-$$version openai==$$version; \
+	  $(PIP) install --target .sdks/openai-$$version openai==$$version; \
 	done
 
-$(STAMP): constraints.txt core/pyproject.toml $(wildcard drivers/*/pyproject.toml)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try: make PYTHON=python3.11 " or 0)'
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+DRIVERS := $(dir $(wildcard drivers/*/pyproject.toml))
+
+# What runs: the core with its service, every driver, the SDK of the README's example.
+$(RUNS): constraints.txt core/pyproject.toml $(wildcard drivers/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try: make PYTHON=python3.11" or 0)'
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  -e 'core[serve]' $(foreach driver,$(wildcard drivers/*/pyproject.toml),-e $(dir $(driver))) \
-	  pytest pytest-asyncio hypothesis mypy ruff openai build hatchling
+	@$(PIP) install -c constraints.txt hatchling editables
+	@$(PIP) install -c constraints.txt --no-build-isolation -e 'core[serve]' $(addprefix -e ,$(DRIVERS)) openai
+	@touch $(RUNS)
+
+# What checks.
+$(STAMP): $(RUNS)
+	@$(PIP) install -c constraints.txt pytest pytest-asyncio hypothesis mypy ruff build
 	@touch $(STAMP)
 
 clean:
