@@ -17,7 +17,7 @@ from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.dispatch.catalogue_view import model_rows
 from lemond_adapter.dispatch.dataplane import DataPlane
 from lemond_adapter.dispatch.envelope import Refusal, refusal_for
-from lemond_adapter.service import reports, sse
+from lemond_adapter.service import metrics, reports, sse
 from lemond_adapter.service.page import PAGE
 from lemond_adapter.slots.rows import SlotBoard
 from lemond_adapter.types import LemondError
@@ -81,6 +81,7 @@ class Surface:
         self._adapter = adapter
         self._plane = plane
         self._board = board
+        self._registry = metrics.registry(adapter, plane)
         self._acts: set[asyncio.Task[Any]] = set()
 
     def starlette(self) -> Starlette:
@@ -98,6 +99,7 @@ class Surface:
                 Route("/api/slots/{name:path}/unload", self.unload, methods=["POST"]),
                 Route("/api/slots/{name:path}/restart", self.restart, methods=["POST"]),
                 Route("/api/slots/{name:path}", self.slot),
+                Route("/metrics", self.metrics),
                 Route(f"{base}/events", self.events),
                 Route(f"{base}/status", self.status),
                 Route(f"{base}/routes", self.routes),
@@ -191,6 +193,9 @@ class Surface:
 
     async def routes(self, request: Request) -> Response:
         return JSONResponse(reports.routes(self._adapter))
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(metrics.exposition(self._registry), media_type=metrics.CONTENT_TYPE)
 
     async def nothing(self, request: Request) -> Response:
         what = f"{request.method} {request.url.path}"

@@ -101,6 +101,7 @@ class NativeFeed:
         if advertised == self._advertised:
             return
         self._advertised = advertised
+        ending = self._task
         self._stop()
         if advertised is None:
             return
@@ -108,7 +109,7 @@ class NativeFeed:
             source = self._ask(driver, advertised)
             if source is not None:
                 self._source = source
-                self._task = asyncio.create_task(self._run(source, driver.name), name="native events")
+                self._task = asyncio.create_task(self._run(source, driver.name, ending), name="native events")
                 return
 
     def _ask(self, driver: Driver, advertised: Mapping[str, Any]) -> EventSource | None:
@@ -125,7 +126,9 @@ class NativeFeed:
         self._complain(f"driver {driver.name}: event_source gave a {type(source).__name__}")
         return None
 
-    async def _run(self, source: EventSource, name: str) -> None:
+    async def _run(self, source: EventSource, name: str, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.gather(before, return_exceptions=True)  # never two connections at once
         try:
             await source.run(self)
         except Exception as error:  # noqa: BLE001 - a plugin's fault; the log stream takes over
