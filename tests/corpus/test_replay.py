@@ -1,10 +1,10 @@
-"""Every capture replays to what its truth lines and its API answers say happened."""
+"""Every capture, beyond what each driver's conformance run checks: the reasons of its evictions, other
+releases' drivers, no driver at all, and a log as two threads of lemond's would garble it."""
 
 from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from packaging.version import Version
 
 from lemond_adapter.captures import Capture, Replay, read_capture, replay
 from lemond_adapter.drivers import generic_driver, installed_drivers, select_driver
+from lemond_adapter.testing import facts
 
 CORPUS = Path(__file__).parents[2] / "corpus"
 CAPTURES = sorted(CORPUS.glob("*/*.jsonl"))
@@ -54,54 +55,6 @@ def scenario(capture: Capture) -> str:
     return str(capture.meta["scenario"])
 
 
-def spawned(capture: Capture) -> list[tuple[str, int, int]]:
-    """(model, port, pid) of each model server that the process table saw and that was to work."""
-    commands: dict[int, str] = {}
-    for line in capture.lines:
-        if line.kind == "truth" and line.data.get("what") in ("spawn", "exec"):
-            pid = int(line.data["pid"])
-            commands[pid] = str(line.data.get("cmd") or commands.get(pid, ""))
-    found = []
-    for pid, command in commands.items():
-        model = re.search(r"-m \S*/([\w-]+)\.gguf", command)
-        port = re.search(r"--port (\d+)", command)
-        if model and port and model[1] != "broken" and "--no-such-flag" not in command:
-            found.append((model[1], int(port[1]), pid))
-    return found
-
-
-def listed_pids(capture: Capture) -> set[int]:
-    """Pids that some recorded health body names: the others nobody could have routed to."""
-    return {
-        entry["pid"]
-        for line in capture.lines
-        if line.kind == "health"
-        for entry in line.data["body"]["all_models_loaded"]
-    }
-
-
-def refused(capture: Capture) -> list[str]:
-    """lemond's reasons for failed loads, from its answers."""
-    reasons = []
-    for line in capture.lines:
-        if line.kind == "response" and line.data.get("status", 0) >= 500:
-            message = json.loads(line.data["body"])["error"]["message"]
-            if not message.startswith("Network error"):
-                reasons.append(re.sub(r"^Failed to load model '.*?': ", "", message))
-    return reasons
-
-
-def last_listing(capture: Capture) -> dict[str, tuple[int, int]]:
-    """model -> (port, pid) that live in the last health body."""
-    body = [line for line in capture.lines if line.kind == "health"][-1].data["body"]
-    dead = {line.data.get("pid") for line in capture.lines if line.data.get("what") in ("zombie", "gone")}
-    return {
-        entry["model_name"]: (int(entry["backend_url"].rpartition(":")[2].partition("/")[0]), entry["pid"])
-        for entry in body["all_models_loaded"]
-        if entry["pid"] not in dead
-    }
-
-
 def final_routes(result: Replay) -> dict[str, tuple[int, int | None]]:
     return {model: (route.port, route.pid) for model, route in result.final_routes.items()}
 
@@ -115,46 +68,15 @@ def played(path: Path) -> tuple[Capture, Replay]:
 
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 class TestCapture:
-    def test_loads_have_model_port_pid_and_order(self, path: Path) -> None:
-        capture, result = played(path)
-        seen = listed_pids(capture)
-        expected = [spawn for spawn in spawned(capture) if spawn[2] in seen]
-        loads = [
-            (event.model, event.port, event.pid)  # type: ignore[attr-defined]
-            for event in result.events
-            if event.type == "model_loaded"
-        ]
-        assert loads == expected
-        assert len({pid for _, _, pid in loads}) == len(loads)
-
     def test_evictions_have_their_reason(self, path: Path) -> None:
         capture, result = played(path)
         evictions = [(e.model, e.reason) for e in result.events if e.type == "model_evicted"]  # type: ignore[attr-defined]
         assert evictions == evictions_of(scenario(capture), Version(str(capture.release)))
 
-    def test_failures_have_lemonds_text(self, path: Path) -> None:
-        capture, result = played(path)
-        reasons = [event.reason for event in result.events if event.type == "load_failed"]  # type: ignore[attr-defined]
-        assert reasons == refused(capture)
-
-    def test_crashes_are_told_once(self, path: Path) -> None:
-        capture, result = played(path)
-        killed = [line.data["pid"] for line in capture.lines if line.data.get("what") == "kill"]
-        assert [e.pid for e in result.events if e.type == "process_crashed"] == killed  # type: ignore[attr-defined]
-
-    def test_the_end_is_as_health_and_processes_say(self, path: Path) -> None:
-        capture, result = played(path)
-        assert final_routes(result) == last_listing(capture)
-
-    def test_no_lifecycle_line_is_unknown(self, path: Path) -> None:
-        _, result = played(path)
-        assert not result.unknown_lines
-        assert not result.complaints
-
     def test_generic_reaches_the_same_end_without_any_rule(self, path: Path) -> None:
         capture = read_capture(path)
         result = replay(capture, generic_driver())
-        assert final_routes(result) == last_listing(capture)
+        assert final_routes(result) == facts.final(capture)
         assert_no_dead_routes(capture, result)
 
     def test_another_releases_driver_never_makes_a_wrong_route(self, path: Path) -> None:
@@ -162,13 +84,9 @@ class TestCapture:
         for driver in INSTALLED.drivers:
             if driver.info.channel == "log":
                 result = replay(capture, driver)
-                assert final_routes(result) == last_listing(capture), driver.name
+                assert final_routes(result) == facts.final(capture), driver.name
                 assert_no_dead_routes(capture, result)
                 assert_routes_were_listed(capture, result)
-
-    def test_no_route_outlives_its_process(self, path: Path) -> None:
-        capture, result = played(path)
-        assert_no_dead_routes(capture, result)
 
     @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(seed=st.integers(0, 2**32 - 1))
@@ -176,29 +94,20 @@ class TestCapture:
         capture = read_capture(path)
         own = select_driver(capture.release, INSTALLED.drivers).driver
         result = replay(scrambled(capture, random.Random(seed)), own)
-        assert final_routes(result) == last_listing(capture)
+        assert final_routes(result) == facts.final(capture)
         assert_no_dead_routes(capture, result)
         assert_routes_were_listed(capture, result)
 
 
 def assert_no_dead_routes(capture: Capture, result: Replay) -> None:
-    ends = {
-        line.data["pid"]: line.t
-        for line in reversed(capture.lines)
-        if line.data.get("what") in ("zombie", "gone") and "pid" in line.data
-    }
+    ends = facts.ends(capture)
     for t, routes in result.routes:
         for route in routes.values():
-            assert t <= ends.get(route.pid, float("inf")), (t, route)
+            assert route.pid is None or t <= ends.get(route.pid, float("inf")), (t, route)
 
 
 def assert_routes_were_listed(capture: Capture, result: Replay) -> None:
-    listed = {
-        (entry["model_name"], entry["pid"])
-        for line in capture.lines
-        if line.kind == "health"
-        for entry in line.data["body"]["all_models_loaded"]
-    }
+    listed = {(entry["model_name"], entry["pid"]) for listing in facts.listings(capture) for entry in listing}
     for _, routes in result.routes:
         assert {(route.model, route.pid) for route in routes.values()} <= listed
 
