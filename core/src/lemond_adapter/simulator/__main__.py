@@ -55,6 +55,10 @@ async def serve(args: argparse.Namespace) -> None:
     """Runs until SIGTERM or SIGINT."""
     host, _, port = args.listen.rpartition(":")
     profile = profile_for(args.release)
+    if not profile.is_of(args.release):
+        sys.stderr.write(
+            f"the simulated lemond knows {profile.release}: it reports {args.release} and behaves as that\n"
+        )
     daemon = Daemon(
         profile,
         choose_models(args.models),

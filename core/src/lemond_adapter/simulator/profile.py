@@ -27,6 +27,10 @@ class ReleaseProfile:
     lru_line: str = "Slot limit reached for type {type}, evicting LRU: {name}"
     types: tuple[str, ...] = ("embedding", "image", "llm", "reranking", "transcription", "tts")
 
+    def is_of(self, release: str) -> bool:
+        """Whether the release is of this profile's line."""
+        return release.split(".")[:2] == self.release.split(".")[:2]
+
 
 PROFILES = {"10.7": ReleaseProfile("10.7.0")}
 
