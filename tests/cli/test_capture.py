@@ -60,7 +60,7 @@ async def test_scrub_takes_out_homes_and_keys(tmp_path: Path) -> None:
     from lemond_adapter.captures.recorder import Scrubber
 
     scrub = Scrubber(["s3cret", None])
-    text = json.dumps({"a": "/home/ann/x.gguf", "b": "/root/y", "c": "key s3cret", "d": "/Users/bob/z"})
+    text = json.dumps({"a": "/home/ann/x.gguf", "b": "/home/bo/y", "c": "key s3cret", "d": "/Users/bob/z"})
     clean = scrub(text)
     assert json.loads(clean) == {
         "a": "/home/user/x.gguf",

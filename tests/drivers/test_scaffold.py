@@ -63,6 +63,7 @@ def test_an_empty_driver_passes_its_empty_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_the_newest_release_as_if_it_were_new(tmp_path: Path) -> None:
     assert scaffold(tmp_path, "11.7").returncode == 0
     driver = tmp_path / "lemond_11_7"
@@ -71,6 +72,7 @@ def test_the_newest_release_as_if_it_were_new(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_a_changed_line_fails_until_the_driver_knows_it(tmp_path: Path) -> None:
     assert scaffold(tmp_path, "11.7").returncode == 0
     driver = tmp_path / "lemond_11_7"

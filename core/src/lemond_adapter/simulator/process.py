@@ -91,7 +91,8 @@ class SimulatorProcess:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop()
+        # Its children go with it; there is nothing to be saved by a slow farewell.
+        await self.kill()
 
     async def start(self) -> None:
         """Starts it and waits until it listens."""
