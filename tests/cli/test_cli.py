@@ -122,6 +122,16 @@ async def test_events_slots_and_doctor_against_a_service(simulator: SimulatorPro
     follower.terminate()
     follower.wait()
     assert [event["seq"] for event in seen] == [1, 2, 3]
+    behind = subprocess.Popen(
+        [sys.executable, "-m", "lemond_adapter", "events", "--url", service.url, "--json", "--since", "999"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert behind.stdout is not None
+    gap = json.loads(behind.stdout.readline())
+    behind.terminate()
+    behind.wait()
+    assert (gap["type"], gap["reason"]) == ("resynced", "gap")
     healthy = run("doctor", "--lemond", simulator.url, "--json")
     assert healthy.returncode == 0, healthy.stdout
     assert {finding["grade"] for finding in json.loads(healthy.stdout)} == {"ok"}

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from rich.table import Table
 from lemond_adapter.captures import read_capture, replay
 from lemond_adapter.cli.client import Service
 from lemond_adapter.drivers import generic_driver, installed_drivers, select_driver
-from lemond_adapter.types import ConfigError, encode_event
+from lemond_adapter.types import ConfigError, Resynced, encode_event
 
 app = typer.Typer(
     name="lemond-adapter",
@@ -110,8 +111,15 @@ def events(
     since: Annotated[int | None, typer.Option(metavar="SEQ", help="Go on behind this event.")] = None,
 ) -> None:
     """Every change as it happens. Example: lemond-adapter events --json"""
+    expected = since is None
     for event in Service(url).events(since):
-        if as_json:
+        if as_json and event["type"] == "snapshot":
+            # A new stream begins with one. Any other says that events are missing: an event tells so.
+            if not expected:
+                gap = Resynced(seq=event["seq"], at=datetime.now(UTC), reason="gap", source="self")
+                say(encode_event(gap))
+            expected = False
+        elif as_json:
             say(json.dumps(event))
         elif event["type"] == "snapshot":
             states = ", ".join(f"{row['name']} {row['state']}" for row in event["slots"]) or "nothing loaded"
