@@ -19,6 +19,7 @@ from lemond_adapter.dispatch.dataplane import DataPlane
 from lemond_adapter.dispatch.envelope import Refusal, refusal_for
 from lemond_adapter.service import metrics, reports, sse
 from lemond_adapter.service.page import PAGE
+from lemond_adapter.service.session import Session, refused
 from lemond_adapter.slots.rows import SlotBoard
 from lemond_adapter.types import LemondError
 
@@ -50,7 +51,7 @@ class Front:
             refusal = Refusal(
                 401, "auth.invalid", "wrong or missing API key: send Authorization: Bearer <key>"
             )
-            await _answer(refusal)(scope, receive, send)
+            await refused(refusal)(scope, receive, send)
         elif scope["method"] == "POST" and self._plane.speaks(path):
             await self._plane(scope, receive, send)
         else:
@@ -64,11 +65,6 @@ class Front:
             elif name == b"x-api-key":
                 given = value
         return hmac.compare_digest(given, self._key or b"")
-
-
-def _answer(refusal: Refusal) -> Response:
-    headers = {name.decode(): value.decode() for name, value in refusal.headers()}
-    return Response(refusal.body(), refusal.status, headers)
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -87,6 +83,7 @@ class Surface:
     def starlette(self) -> Starlette:
         """The routes."""
         base = "/api/v1/adapter"
+        session = Session(self._adapter)
         return Starlette(
             routes=[
                 Route("/", self.page),
@@ -100,6 +97,8 @@ class Surface:
                 Route("/api/slots/{name:path}/restart", self.restart, methods=["POST"]),
                 Route("/api/slots/{name:path}", self.slot),
                 Route("/metrics", self.metrics),
+                Route(f"{base}/warm", session.warm, methods=["POST"]),
+                Route(f"{base}/journal", session.journal),
                 Route(f"{base}/events", self.events),
                 Route(f"{base}/status", self.status),
                 Route(f"{base}/routes", self.routes),
@@ -127,7 +126,7 @@ class Surface:
         for row in await model_rows(self._adapter):
             if row["id"] == name:
                 return JSONResponse(row)
-        return _answer(
+        return refused(
             Refusal(404, "model.not_found", f"no slot, alias or model of lemond is called {name!r}")
         )
 
@@ -141,7 +140,7 @@ class Surface:
     @staticmethod
     def _no_slot(request: Request) -> Response:
         name = request.path_params["name"]
-        return _answer(
+        return refused(
             Refusal(404, "slot.not_found", f"no slot is called {name!r}; GET /api/slots lists them")
         )
 
@@ -166,12 +165,12 @@ class Surface:
             try:
                 known = await self._adapter.catalogue.knows(model)
             except LemondError as error:
-                return _answer(refusal_for(error))
+                return refused(refusal_for(error))
             if not known:
                 return self._no_slot(request)
         if not self._adapter.truth.reachable:
             why = f"lemond cannot be reached: {self._adapter.truth.unknown_why}"
-            return _answer(Refusal(409, "lemonade.unavailable", why))
+            return refused(Refusal(409, "lemonade.unavailable", why))
         task = asyncio.ensure_future(_quietly(action(name)))
         self._acts.add(task)
         task.add_done_callback(self._acts.discard)
@@ -199,7 +198,7 @@ class Surface:
 
     async def nothing(self, request: Request) -> Response:
         what = f"{request.method} {request.url.path}"
-        return _answer(Refusal(404, "path.not_found", f"there is no {what} here"))
+        return refused(Refusal(404, "path.not_found", f"there is no {what} here"))
 
 
 async def _quietly(action: Awaitable[Any]) -> None:
