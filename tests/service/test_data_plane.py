@@ -207,3 +207,14 @@ async def test_lemonds_key_is_used_and_never_shown(start_service: Any) -> None:
         status = await service.get("/api/v1/adapter/status")
         assert status["log_stream"]["connected"] is True
         assert "lemonade-key" not in json.dumps(status)
+
+
+async def test_a_body_beyond_the_limit_is_413(service: Any) -> None:
+    async def endless() -> Any:
+        for _ in range(101):
+            yield b" " * (1024 * 1024)
+
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        answer = await client.post(f"{service.url}/v1/chat/completions", content=endless())
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "request.too_large"

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.dispatch.envelope import Refusal, refusal_for
-from lemond_adapter.dispatch.peek import BodyProblem, Peeked, peek, replace_model
+from lemond_adapter.dispatch.peek import BodyProblem, BodyTooLarge, Peeked, peek, replace_model
 from lemond_adapter.dispatch.relay import ClientGone, NotReady, Outgoing, Relay, request_headers
 from lemond_adapter.dispatch.upstream import Cut, NotReached, PortValidator, Upstream
 from lemond_adapter.types import LemondError, RouteInfo, SlotSpec
@@ -57,10 +57,11 @@ class DataPlane:
             peeked = peek(body, content_type)
         except ClientGone:
             return
+        except BodyTooLarge as problem:
+            await self._refuse(send, Refusal(413, "request.too_large", str(problem)))
+            return
         except BodyProblem as problem:
-            status = 413 if "bytes" in str(problem) else 400
-            code = "request.too_large" if status == 413 else "request.invalid"
-            await self._refuse(send, Refusal(status, code, str(problem)))
+            await self._refuse(send, Refusal(400, "request.invalid", str(problem)))
             return
         gone = asyncio.ensure_future(_gone(receive))
         try:
@@ -208,7 +209,7 @@ async def _read(receive: Receive) -> bytes:
         part = message.get("body", b"")
         size += len(part)
         if size > MAX_BODY:
-            raise BodyProblem(f"the body is larger than {MAX_BODY} bytes")
+            raise BodyTooLarge(f"the body is larger than {MAX_BODY} bytes")
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts)

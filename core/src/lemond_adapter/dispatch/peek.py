@@ -16,6 +16,10 @@ class BodyProblem(ValueError):
     """The body cannot be routed; the text says what was expected."""
 
 
+class BodyTooLarge(BodyProblem):
+    """More bytes than are read for one request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peeked:
     """What routing needs of a body."""
