@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections import Counter
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -14,6 +13,7 @@ from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.dispatch.envelope import Refusal, refusal_for
 from lemond_adapter.dispatch.peek import BodyProblem, BodyTooLarge, Peeked, peek, replace_model
 from lemond_adapter.dispatch.relay import ClientGone, NotReady, Outgoing, Relay, request_headers
+from lemond_adapter.dispatch.traffic import Flight, Traffic
 from lemond_adapter.dispatch.upstream import Cut, NotReached, PortValidator, Upstream
 from lemond_adapter.types import LemondError, RouteInfo, SlotSpec
 
@@ -43,7 +43,7 @@ class DataPlane:
         self._adapter = adapter
         self._hold_s = default_hold_s
         self._relay = Relay(PortValidator(adapter.truth.witness.processes.alive))
-        self.outcomes: Counter[str] = Counter()
+        self.traffic = Traffic()
 
     @staticmethod
     def speaks(path: str) -> bool:
@@ -51,23 +51,26 @@ class DataPlane:
         return path in POSTS or path.startswith(POST_PREFIXES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        flight = self.traffic.begin(scope["path"])
         try:
             body = await _read(receive)
             content_type = _header(scope, b"content-type") or "application/json"
             peeked = peek(body, content_type)
         except ClientGone:
+            self.traffic.end(flight, "client_gone")
             return
         except BodyTooLarge as problem:
-            await self._refuse(send, Refusal(413, "request.too_large", str(problem)))
+            await self._refuse(send, flight, Refusal(413, "request.too_large", str(problem)))
             return
         except BodyProblem as problem:
-            await self._refuse(send, Refusal(400, "request.invalid", str(problem)))
+            await self._refuse(send, flight, Refusal(400, "request.invalid", str(problem)))
             return
+        flight.streamed = peeked.stream
         gone = asyncio.ensure_future(_gone(receive))
         try:
-            await self._dispatch(scope, send, gone, body, content_type, peeked)
+            await self._dispatch(scope, send, gone, body, content_type, peeked, flight)
         except ClientGone:
-            self.outcomes["client_gone"] += 1
+            self.traffic.end(flight, "client_gone")
         finally:
             gone.cancel()
 
@@ -79,30 +82,35 @@ class DataPlane:
         body: bytes,
         content_type: str,
         peeked: Peeked,
+        flight: Flight,
     ) -> None:
         adapter = self._adapter
         slot, model = adapter.resolve(peeked.model)
+        flight.slot = slot.name if slot else None
+        flight.model = model if slot or adapter.truth.ledger.records.get(model) else None
         headers: list[tuple[bytes, bytes]] = []
         try:
             route = adapter.route_now(peeked.model)
             if route is None:
                 route = await self._hold(scope, slot, model, peeked.model, headers)
+                flight.held_s = self.traffic.clock() - flight.began
+            flight.model = route.model
             with adapter.leases.hold(route.model):
                 upstream = await self._connect(scope["path"], slot, route)
                 request = self._outgoing(scope, upstream.route, body, content_type, peeked.model)
-                await self._relay.forward(upstream, request, send, gone, _aborter(scope))
-            self.outcomes["served"] += 1
+                await self._relay.forward(upstream, request, send, gone, _aborter(scope), flight)
+            self.traffic.end(flight, "interrupted" if flight.outcome else "served", flight.status)
         except NotReady as error:
             log.info("%s: not ready: %s", model, error)
             adapter.truth.relist()
-            await self._refuse(send, refusal_for(adapter.loading(slot, model)), headers)
+            await self._refuse(send, flight, refusal_for(adapter.loading(slot, model)), headers)
         except Cut as error:
             log.info("%s: lost before it answered: %s", model, error)
             adapter.truth.relist()
             refusal = refusal_for(adapter.loading(slot, model), interrupted=True)
-            await self._refuse(send, refusal, headers)
+            await self._refuse(send, flight, refusal, headers)
         except LemondError as error:
-            await self._refuse(send, refusal_for(error, upstream=adapter.address.url), headers)
+            await self._refuse(send, flight, refusal_for(error, upstream=adapter.address.url), headers)
 
     async def _hold(
         self,
@@ -183,9 +191,14 @@ class DataPlane:
         return Outgoing(scope["method"], full, headers, body, model)
 
     async def _refuse(
-        self, send: Send, refusal: Refusal, more: list[tuple[bytes, bytes]] | None = None
+        self,
+        send: Send,
+        flight: Flight,
+        refusal: Refusal,
+        more: list[tuple[bytes, bytes]] | None = None,
     ) -> None:
-        self.outcomes[refusal.code] += 1
+        flight.retry_after_s = refusal.retry_after_s
+        self.traffic.end(flight, refusal.code, refusal.status)
         body = refusal.body()
         headers = [*refusal.headers(), *(more or []), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": refusal.status, "headers": headers})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ import h11
 from starlette.types import Send
 
 from lemond_adapter.dispatch.envelope import cut_stream_event
+from lemond_adapter.dispatch.traffic import Flight
 from lemond_adapter.dispatch.upstream import Cut, Headers, NotReached, PortValidator, Upstream
 from lemond_adapter.types import RouteInfo
 
@@ -95,6 +97,7 @@ class Relay:
         send: Send,
         gone: asyncio.Future[Any],
         abort: Callable[[], None],
+        flight: Flight,
     ) -> None:
         """Raises `Cut` or `NotReady` before the first byte of an answer, `ClientGone` at any time.
         Afterwards a lost child ends the stream with the error event."""
@@ -106,11 +109,12 @@ class Relay:
             early = b"" if head.status_code < 500 else await _unless(gone, _whole(upstream))
             if head.status_code >= 500 and _means_not_ready(head.status_code, early):
                 raise NotReady(early[:200].decode("utf-8", errors="replace"))
+            flight.status = head.status_code
             await send(_start(head, close=False))
             if head.status_code >= 500:
                 await send({"type": "http.response.body", "body": early})
                 return
-            await self._body(upstream, request, send, gone, abort, stream=stream)
+            await self._body(upstream, request, send, gone, abort, flight, stream=stream)
         finally:
             upstream.close()
 
@@ -121,6 +125,7 @@ class Relay:
         send: Send,
         gone: asyncio.Future[Any],
         abort: Callable[[], None],
+        flight: Flight,
         *,
         stream: bool,
     ) -> None:
@@ -130,9 +135,14 @@ class Relay:
                 chunk = await _unless(gone, anext(chunks, None))
                 if chunk is None:
                     break
+                if flight.first_byte is None:
+                    flight.first_byte = time.monotonic()
+                if stream:
+                    flight.events += chunk.count(b"data:")
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except Cut as error:
             log.info("%s: answer cut short: %s", request.model, error)
+            flight.outcome = "interrupted"
             if stream:
                 event = cut_stream_event(request.model, str(error))
                 await send({"type": "http.response.body", "body": event, "more_body": True})

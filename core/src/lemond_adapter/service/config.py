@@ -45,6 +45,8 @@ class PolicySection(_Strict):
     heartbeat_s: float = Field(default=30.0, gt=0)
     silence_s: float = Field(default=10.0, gt=0)
     warm: list[str] = Field(default_factory=list)
+    max_waiting: int = Field(default=256, ge=0)
+    idempotency_ttl_s: float = Field(default=600.0, ge=0)
 
 
 class SlotModel(BaseModel):
@@ -75,6 +77,9 @@ class SlotSection(BaseModel):
     backend: str = ""
     enabled: bool = True
     pinned: bool = False
+    priority: int = 0
+    max_in_flight: int = Field(default=0, ge=0)
+    max_queue: int = Field(default=64, ge=0)
     idle_timeout_s: float | None = Field(default=None, ge=0)
     hold_s: float | None = Field(default=None, ge=0)
     server: SlotServer = Field(default_factory=SlotServer)
@@ -106,6 +111,9 @@ class SlotSection(BaseModel):
             idle_timeout_s=self.idle_timeout_s,
             hold_s=self.hold_s,
             pinned=self.pinned,
+            priority=self.priority,
+            max_in_flight=self.max_in_flight,
+            max_queue=self.max_queue,
         )
 
 

@@ -63,7 +63,7 @@ class _AdapterCollector(Collector):
         served = CounterMetricFamily(
             "lemond_adapter_requests", "Data-plane requests by outcome", labels=["outcome"]
         )
-        for outcome, count in self._plane.outcomes.items():
+        for outcome, count in self._plane.traffic.outcomes.items():
             served.add_metric([outcome], count)
         yield served
         yield _gauge("requests_in_flight", "Requests being served", adapter.leases.total())

@@ -77,7 +77,7 @@ def status(adapter: LemondAdapter, plane: DataPlane) -> dict[str, Any]:
             "unknown_health_keys": sorted(truth.reading.unknown_keys),
         },
         "counters": {
-            "requests": dict(plane.outcomes),
+            "requests": dict(plane.traffic.outcomes),
             "in_flight": adapter.leases.total(),
             "events": adapter.hub.seq,
             "event_subscribers": adapter.hub.subscribers,

@@ -15,7 +15,9 @@ class SlotSpec:
 
     `options` are sent with every `/v1/load` of ours; None means: those lemond last showed, where the
     release allows that, else lemond's defaults. `hold_s` is how long a request may wait for the route
-    by default, in seconds.
+    by default, in seconds. `pinned` slots are never evicted by us; those of higher `priority` are warmed
+    and restored first. `max_in_flight` (0 = no limit) bounds the requests running at once, `max_queue`
+    those that wait for one of them to end.
     """
 
     name: str
@@ -28,6 +30,9 @@ class SlotSpec:
     idle_timeout_s: float | None = None
     hold_s: float | None = None
     pinned: bool = False
+    priority: int = 0
+    max_in_flight: int = 0
+    max_queue: int = 64
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
