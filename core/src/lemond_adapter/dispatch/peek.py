@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+_MODEL_PART = re.compile(rb'[;\s]name=(?:"model"|model(?![^;\s]))')
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;]{1,200}))', re.IGNORECASE)
 
 
@@ -39,7 +40,7 @@ class _Wanted(BaseModel):
 
 def peek(body: bytes, content_type: str) -> Peeked:
     """Raises `BodyProblem` for what is not JSON, not an object, or names no model."""
-    if content_type.lower().startswith("multipart/form-data"):
+    if is_form(content_type.encode("latin-1", errors="replace")):
         return Peeked(_form_field(body, content_type), stream=False)
     try:
         wanted = _Wanted.model_validate_json(body)
@@ -56,9 +57,22 @@ def peek(body: bytes, content_type: str) -> Peeked:
     return Peeked(wanted.model, bool(wanted.stream))
 
 
+def is_form(content_type: bytes) -> bool:
+    """Whether a body of this type is a form, else it is JSON."""
+    return content_type[:19].lower() == b"multipart/form-data"
+
+
+def form_model(begun: bytes, content_type: bytes) -> str | None:
+    """The `model` of a form of which `begun` has come in; None while that cannot be told."""
+    try:
+        return _form_field(begun, content_type.decode("latin-1"))
+    except BodyProblem:
+        return None
+
+
 def replace_model(body: bytes, content_type: str, name: str) -> bytes:
     """The same body with another model name; every other byte unchanged."""
-    if content_type.lower().startswith("multipart/form-data"):
+    if is_form(content_type.encode("latin-1", errors="replace")):
         start, end = _form_span(body, content_type)
         return body[:start] + name.encode() + body[end:]
     start, end = _model_span(body)
@@ -104,7 +118,7 @@ def _form_span(body: bytes, content_type: str) -> tuple[int, int]:
         if head_end < 0:
             break
         head = body[position + len(boundary) : head_end]
-        if b'name="model"' in head:
+        if _MODEL_PART.search(head) is not None:
             value_end = body.find(b"\r\n" + boundary, head_end)
             if value_end < 0:
                 break

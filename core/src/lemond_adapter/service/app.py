@@ -26,19 +26,17 @@ from lemond_adapter.types import LemondError
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/"})
 
 
-def build_app(adapter: LemondAdapter, *, api_key: str | None = None, hold_s: float = 0.0) -> ASGIApp:
-    """The application over a running adapter. With `api_key`, everything but `/`, `/healthz` and
-    `/readyz` wants it as a bearer token or `x-api-key`."""
-    plane = DataPlane(adapter, default_hold_s=hold_s)
+def build_app(adapter: LemondAdapter, plane: DataPlane, *, api_key: str | None = None) -> ASGIApp:
+    """Everything that is not the data plane, over a running adapter. With `api_key`, everything but `/`,
+    `/healthz` and `/readyz` wants it as a bearer token or `x-api-key`."""
     surface = Surface(adapter, plane, SlotBoard(adapter))
-    return Front(plane, surface.starlette(), api_key)
+    return Front(surface.starlette(), api_key)
 
 
 class Front:
-    """Keys, then the data plane or everything else."""
+    """Keys, then everything else. The data plane has its own way, and checks them itself."""
 
-    def __init__(self, plane: DataPlane, rest: ASGIApp, api_key: str | None) -> None:
-        self._plane = plane
+    def __init__(self, rest: ASGIApp, api_key: str | None) -> None:
         self._rest = rest
         self._key = api_key.encode() if api_key else None
 
@@ -52,8 +50,6 @@ class Front:
                 401, "auth.invalid", "wrong or missing API key: send Authorization: Bearer <key>"
             )
             await refused(refusal)(scope, receive, send)
-        elif scope["method"] == "POST" and self._plane.speaks(path):
-            await self._plane(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
 

@@ -1,0 +1,588 @@
+"""One request on its way: decided, sent to the process that is proven to serve it, answered.
+
+The way of a request whose route stands and whose process has an idle connection has no await and no
+task in it. Everything else (no route, no connection yet) goes through one task, which the client's
+leaving cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+from lemond_adapter.dispatch.envelope import Refusal, cut_stream_event, refusal_for, response_bytes
+from lemond_adapter.dispatch.peek import BodyProblem, Peeked, peek, replace_model
+from lemond_adapter.dispatch.traffic import Flight
+from lemond_adapter.dispatch.upstream import NotReached, Upstream
+from lemond_adapter.dispatch.wire import (
+    HOP_BY_HOP,
+    BadMessage,
+    Chunks,
+    RequestHead,
+    ResponseHead,
+    connection_options,
+)
+from lemond_adapter.types import LemondError, RouteInfo, SlotSpec
+
+if TYPE_CHECKING:
+    from lemond_adapter.dispatch.dataplane import Aim, DataPlane
+
+log = logging.getLogger(__name__)
+
+MAX_ANSWER_HEAD = 256 * 1024
+_CHUNKED = b"Transfer-Encoding: chunked\r\n"
+_PEEK_BODY = 64 * 1024
+_HELD_CHUNK = 64 * 1024
+_NOT_FOR_CHILDREN = HOP_BY_HOP | {
+    b"expect",
+    b"host",
+    b"authorization",
+    b"x-api-key",
+    b"cookie",
+    b"origin",
+    b"prefer",
+    b"idempotency-key",
+}
+# The chunks of an answer are passed on as they are, and with them what describes them.
+_NOT_FOR_CLIENTS = HOP_BY_HOP - {b"transfer-encoding", b"trailer"}
+
+
+class Client(Protocol):
+    """Where an answer goes. Nothing is written after `finish` or `cut`."""
+
+    minor: int
+    """Of its HTTP version: 0 knows no chunks."""
+    keep_alive: bool
+
+    def write(self, data: bytes) -> None:
+        """Bytes of the answer."""
+
+    def finish(self, *, close: bool) -> None:
+        """The answer is complete; `close`: and so is the connection."""
+
+    def cut(self) -> None:
+        """The answer cannot be completed: the connection ends so that it does not look whole."""
+
+    def pause_upload(self, paused: bool) -> None:
+        """Whether the request's body has to wait."""
+
+
+class Exchange:
+    """From a request's head to the last byte of its answer."""
+
+    __slots__ = (
+        "_aim",
+        "_answer",
+        "_body",
+        "_body_ended",
+        "_buffer",
+        "_chunks",
+        "_client",
+        "_gathered",
+        "_head",
+        "_held",
+        "_lease",
+        "_left",
+        "_more",
+        "_over",
+        "_own_id",
+        "_plane",
+        "_rechunk",
+        "_sse",
+        "_task",
+        "_torn",
+        "_unframed",
+        "_upstream",
+        "flight",
+        "model",
+        "peeked",
+        "slot",
+    )
+
+    def __init__(self, plane: DataPlane, client: Client, head: RequestHead, flight: Flight) -> None:
+        self._plane = plane
+        self._client = client
+        self._head = head
+        self.flight = flight
+        self.peeked: Peeked
+        self.slot: SlotSpec | None = None
+        self.model = ""
+        given = head.get(b"x-request-id")
+        self._own_id = not given
+        flight.request_id = given[:200].decode("latin-1") if given else plane.new_id()
+        self._more: list[tuple[bytes, bytes]] = []
+        """Headers for whatever answer it will be."""
+        self._body = b""
+        self._body_ended = True
+        self._aim: Aim
+        self._task: asyncio.Task[None] | None = None
+        self._lease: AbstractContextManager[None] | None = None
+        self._upstream: Upstream | None = None
+        self._buffer = b""
+        self._answer: ResponseHead | None = None
+        self._gathered: list[bytes] | None = None
+        self._chunks: Chunks | None = None
+        self._held = b""
+        self._left = 0
+        self._rechunk = False
+        self._unframed = False
+        self._sse = False
+        self._torn = False
+        self._over = False
+
+    # The request.
+
+    def start(self, body: bytes) -> None:
+        """A request whose body is here as a whole."""
+        try:
+            self.peeked = peek(body, self._content_type())
+        except BodyProblem as problem:
+            self.refuse(Refusal(400, "request.invalid", str(problem)))
+            return
+        self._go(body)
+
+    def start_upload(self, name: str, begun: bytes) -> None:
+        """A form whose body is still coming in; `begun` has its `model`, which has a route."""
+        self.peeked = Peeked(name, stream=False)
+        self._body_ended = False
+        self._client.pause_upload(True)
+        self._go(begun)
+
+    def more_body(self, pieces: list[bytes], *, ended: bool) -> None:
+        """More of a form. Without a connection yet the client is paused, and this is what came before
+        that could work."""
+        self._body_ended = ended
+        upstream = self._upstream
+        if upstream is None:
+            self._body += b"".join(pieces)
+            return
+        if self._head.length is None:
+            pieces = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
+            if ended:
+                pieces.append(b"0\r\n\r\n")
+        for piece in pieces:
+            upstream.transport.write(piece)
+
+    def _go(self, body: bytes) -> None:
+        plane, flight = self._plane, self.flight
+        name = self.peeked.model
+        flight.streamed = self.peeked.stream
+        self._body = body
+        self.slot, self.model = plane.resolve(name)
+        flight.slot = self.slot.name if self.slot is not None else None
+        route = plane.route_now(name)
+        if route is None:
+            flight.model = plane.label(self.slot, self.model)
+            self._task = plane.spawn(self._without_route())
+        else:
+            self._forward(route)
+
+    def _forward(self, route: RouteInfo) -> None:
+        plane = self._plane
+        self.flight.model = route.model
+        self._lease = plane.lease(route.model)
+        self._lease.__enter__()
+        self._aim = aim = plane.aim(self._head.path, route)
+        upstream = None if aim.gateway else plane.pools.take(aim.route)
+        if upstream is not None:
+            self._send(upstream)
+        else:
+            self._task = plane.spawn(self._connect())
+
+    async def _without_route(self) -> None:
+        try:
+            prefer = self._head.get(b"prefer")
+            route = await self._plane.hold(self.peeked.model, self.slot, prefer, self._more)
+        except LemondError as error:
+            self._refuse_error(error)
+            return
+        self.flight.held_s = self._plane.traffic.clock() - self.flight.began
+        self._forward(route)
+
+    async def _connect(self) -> None:
+        """A proven connection: on the route, or once more on a fresh one if that has changed."""
+        plane = self._plane
+        try:
+            try:
+                upstream = await plane.pools.connect(self._aim.route)
+                plane.pools.prove(upstream)
+            except NotReached as first:
+                log.info("%s: %s", self.model, first)
+                fresh = plane.fresh_route(self._aim.source)
+                if fresh is None:
+                    raise await plane.refusal(self._aim.source.model, self.slot) from first
+                self._aim = plane.aim(self._head.path, fresh)
+                try:
+                    upstream = await plane.pools.connect(self._aim.route)
+                    plane.pools.prove(upstream)
+                except NotReached as second:
+                    raise await plane.refusal(fresh.model, self.slot) from second
+        except LemondError as error:
+            self._refuse_error(error)
+            return
+        self._send(upstream)
+
+    def _send(self, upstream: Upstream) -> None:
+        """Writes the request; from here on it may have been executed."""
+        self._upstream = upstream
+        upstream.listener = self
+        upstream.uses += 1
+        upstream.answered = False
+        upstream.pool.unanswered += 1
+        body, aim = self._body, self._aim
+        self._body = b""
+        before = len(body)
+        if aim.rename is not None and aim.rename != self.peeked.model:
+            body = replace_model(body, self._content_type(), aim.rename)
+        if self._body_ended:
+            data = self._request_head(aim, len(body))
+        elif self._head.length is not None:
+            data = self._request_head(aim, self._head.length + len(body) - before)
+        else:
+            data = self._request_head(aim, None)
+            body = b"%x\r\n%b\r\n" % (len(body), body)
+        transport = upstream.transport
+        if len(body) < 65536:
+            transport.write(data + body)
+        else:
+            transport.write(data)
+            transport.write(body)
+        if not self._body_ended and not upstream.paused:
+            self._client.pause_upload(False)
+
+    def _request_head(self, aim: Aim, length: int | None) -> bytes:
+        """`length` None: the body goes in chunks."""
+        head = self._head
+        dropped = _NOT_FOR_CHILDREN
+        for name, _ in head.lines:
+            if name == b"connection":
+                dropped = dropped | connection_options(head.lines)
+                break
+        lines = [aim.start(head.query)]
+        if head.length == length and length is not None:
+            lines += [line for name, line in head.lines if name not in dropped]
+        else:
+            dropped = dropped | {b"content-length"}
+            lines += [line for name, line in head.lines if name not in dropped]
+            lines.append(b"Content-Length: %d\r\n" % length if length is not None else _CHUNKED)
+        if self._own_id:
+            lines.append(b"X-Request-Id: " + self.flight.request_id.encode() + b"\r\n")
+        lines.append(aim.end)
+        return b"".join(lines)
+
+    def _content_type(self) -> str:
+        return (self._head.get(b"content-type") or b"application/json").decode("latin-1")
+
+    # The answer.
+
+    def upstream_data(self, data: bytes) -> None:
+        """Bytes from the model's server."""
+        try:
+            if self._answer is None:
+                self._heading(data)
+            elif self._gathered is not None:
+                self._gather(data)
+            else:
+                self._pass(data)
+        except BadMessage as problem:
+            self._lost(f"it does not speak HTTP: {problem}")
+
+    def _heading(self, data: bytes) -> None:
+        upstream = self._upstream
+        assert upstream is not None
+        upstream.first_byte()
+        if self._buffer:
+            data = self._buffer + data
+        while True:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                if len(data) > MAX_ANSWER_HEAD:
+                    raise BadMessage(502, "the answer's head is too long")
+                self._buffer = data
+                return
+            head = ResponseHead(data[:end])
+            data = data[end:]
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                raise BadMessage(502, "it changed the protocol")
+        self._buffer = b""
+        self._answer = head
+        self.flight.status = head.status
+        if head.length is None:
+            self._chunks = Chunks()
+        else:
+            self._left = head.length
+        if head.status >= 500:
+            self._gathered = []
+            self._gather(data)
+        else:
+            self._open(head, data)
+
+    def _gather(self, data: bytes) -> None:
+        """An error's body is read before anything is passed on: it may mean that the model is not ready."""
+        self._buffer += data
+        answer, gathered = self._answer, self._gathered
+        assert answer is not None
+        assert gathered is not None
+        if self._chunks is not None:
+            self._chunks.feed(data, gathered)
+            over = self._chunks.done
+        else:
+            gathered.append(data)
+            over = len(self._buffer) >= self._left >= 0
+        if not over and len(self._buffer) <= _PEEK_BODY:
+            return
+        self._judge(answer, b"".join(gathered))
+
+    def _judge(self, answer: ResponseHead, body: bytes) -> None:
+        if _means_not_ready(answer.status, body):
+            said = body[:200].decode("utf-8", errors="replace")
+            log.info("%s: not ready: %s", self.model, said)
+            self._end_upstream(reusable=False)
+            self._refuse_loading(interrupted=False)
+            return
+        raw, self._buffer, self._gathered = self._buffer, b"", None
+        if self._chunks is not None:
+            self._chunks = Chunks()
+        self._open(answer, raw)
+
+    def _open(self, answer: ResponseHead, data: bytes) -> None:
+        """Passes the head on, and what of the body came with it."""
+        client = self._client
+        dropped = _NOT_FOR_CLIENTS
+        keep = client.keep_alive
+        has_id = False
+        lines: list[bytes] = [answer.start if answer.minor else b"HTTP/1.1" + answer.start[8:]]
+        for name, line in answer.lines:
+            if name in dropped:
+                if name == b"connection":
+                    dropped = dropped | answer.dropped()
+                continue
+            if name == b"content-type" and b"text/event-stream" in line.lower():
+                self._sse = True
+            elif name == b"x-request-id":
+                has_id = True
+            lines.append(line)
+        if dropped is not _NOT_FOR_CLIENTS:
+            lines[1:] = [line for name, line in answer.lines if name not in dropped]
+        if answer.length is None and client.minor == 0:
+            hidden = dropped | {b"transfer-encoding", b"trailer"}
+            lines[1:] = [line for name, line in answer.lines if name not in hidden]
+            self._unframed = True
+            keep = False
+        elif answer.length == -1:
+            if client.minor == 0:
+                self._unframed = True
+                keep = False
+            else:
+                self._rechunk = True
+                lines.append(_CHUNKED)
+        if self._own_id and not has_id:
+            lines.append(b"X-Request-Id: " + self.flight.request_id.encode() + b"\r\n")
+        for name, value in self._more:
+            lines.append(name + b": " + value + b"\r\n")
+        if not keep:
+            lines.append(b"Connection: close\r\n")
+            client.keep_alive = False
+        elif client.minor == 0:
+            lines.append(b"Connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        self._buffer = b"".join(lines)
+        self._pass(data)
+
+    def _pass(self, data: bytes) -> None:
+        """Bytes of the body, as they come; the head waits in the buffer for the first of them."""
+        flight = self.flight
+        if data:
+            if flight.first_byte is None:
+                flight.first_byte = self._plane.traffic.clock()
+            if self._sse:
+                flight.events += data.count(b"data:")
+        head, self._buffer = self._buffer, b""
+        chunks = self._chunks
+        surplus = False
+        if chunks is not None:
+            payload: list[bytes] | None = [] if self._unframed else None
+            used = chunks.feed(data, payload)
+            surplus = used < len(data)
+            over = chunks.done
+            if payload is not None:
+                data = b"".join(payload)
+            else:
+                data = data[:used] if surplus else data
+                if self._sse:
+                    data = self._whole_chunks(chunks, data)
+        elif self._left >= 0:
+            if len(data) > self._left:
+                data, surplus = data[: self._left], True
+            self._left -= len(data)
+            over = self._left == 0
+        else:
+            over = False
+            if self._rechunk and data:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+        if head:
+            self._client.write(head + data if data else head)
+        elif data:
+            self._client.write(data)
+        if over:
+            self._complete(surplus=surplus)
+
+    def _whole_chunks(self, chunks: Chunks, data: bytes) -> bytes:
+        """Of an event stream, what ends with a whole chunk: so that an event of ours can follow it when
+        the process is lost. Servers write an event a chunk, so nothing is kept back of a healthy one."""
+        at = len(data) if chunks.whole or chunks.done else chunks.boundary
+        if at > 0:
+            out, self._held = self._held + data[:at], data[at:]
+            self._torn = False
+        else:
+            out = b""
+            self._held += data
+        if self._torn or len(self._held) > _HELD_CHUNK:
+            out, self._held = out + self._held, b""
+            self._torn = True
+        return out
+
+    def _complete(self, *, surplus: bool) -> None:
+        answer, upstream = self._answer, self._upstream
+        assert answer is not None
+        assert upstream is not None
+        reusable = (
+            answer.reusable
+            and not surplus
+            and self._body_ended
+            and not self._aim.gateway
+            and not upstream.transport.get_write_buffer_size()
+        )
+        self._end_upstream(reusable=reusable)
+        self._end("served", answer.status)
+        self._client.finish(close=not self._client.keep_alive)
+
+    def upstream_lost(self, error: Exception | None) -> None:
+        """The connection to the model's server has ended."""
+        answer = self._answer
+        if answer is None or answer.length != -1 or error or not self._plane.lives(self._aim.route):
+            self._lost(str(error) if error else "it closed the connection")
+            return
+        # An answer that lasts as long as the connection: its end, unless the process ended too.
+        if self._gathered is not None:
+            self._judge(answer, b"".join(self._gathered))
+            if self._over:
+                return
+        if self._rechunk:
+            self._client.write(b"0\r\n\r\n")
+        self._complete(surplus=True)
+
+    def _lost(self, why: str) -> None:
+        """No more of the answer will come."""
+        self._plane.relist()
+        answer = self._answer
+        if answer is None or self._gathered is not None:
+            log.info("%s: lost before it answered: %s", self.model, why)
+            self._end_upstream(reusable=False)
+            self._refuse_loading(interrupted=True)
+            return
+        log.info("%s: answer cut short: %s", self.model, why)
+        self._end_upstream(reusable=False)
+        self._end("interrupted", answer.status)
+        if not self._sse or self._left > 0 or self._torn:
+            self._client.cut()
+            return
+        event = cut_stream_event(self.model, why)
+        if self._unframed:
+            self._client.write(b"\n\n" + event)
+        else:
+            event = b"\n\n" + event
+            self._client.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
+        self._client.finish(close=True)
+
+    def abandon(self, why: str) -> None:
+        """Ends it from our side, in the way that a lost process ends it."""
+        if self._over:
+            return
+        if self._task is not None:
+            self._task.cancel()
+        if self._upstream is not None:
+            self._lost(why)
+        else:
+            self.refuse(refusal_for(self._plane.loading(self.slot, self.model)), close=True)
+
+    # The client.
+
+    def client_gone(self) -> None:
+        """Nobody waits for the answer any more: the upstream is closed at once."""
+        if self._over:
+            return
+        if self._task is not None:
+            self._task.cancel()
+        self._end_upstream(reusable=False)
+        self._end("client_gone", self.flight.status)
+
+    def client_paused(self, paused: bool) -> None:
+        """The client reads more slowly than the answer comes, or has caught up."""
+        upstream = self._upstream
+        if upstream is not None and not upstream.lost:
+            if paused:
+                upstream.transport.pause_reading()
+            else:
+                upstream.transport.resume_reading()
+
+    def stopping(self) -> None:
+        """The service stops. What runs is finished; what only waits for a model is told to come back."""
+        if self._upstream is None and self._task is not None and self._lease is None and not self._over:
+            self._task.cancel()
+            self.refuse(refusal_for(self._plane.loading(self.slot, self.model)), close=True)
+
+    def upstream_paused(self, paused: bool) -> None:
+        """The model's server reads the body more slowly than it comes, or has caught up."""
+        self._client.pause_upload(paused)
+
+    # Refusals.
+
+    def refuse(self, refusal: Refusal, *, close: bool = False) -> None:
+        """An answer of ours instead of the model's."""
+        if self._over:
+            return
+        flight = self.flight
+        flight.retry_after_s = refusal.retry_after_s
+        self._end(refusal.code, refusal.status)
+        client = self._client
+        more = [*self._more, (b"x-request-id", flight.request_id.encode("latin-1", errors="replace"))]
+        close = close or not client.keep_alive
+        client.write(response_bytes(refusal, more, close=close, minor=client.minor))
+        client.finish(close=close)
+
+    def _refuse_error(self, error: LemondError) -> None:
+        self.refuse(refusal_for(error, upstream=self._plane.lemond_url))
+
+    def _refuse_loading(self, *, interrupted: bool) -> None:
+        self._plane.relist()
+        error = self._plane.loading(self.slot, self._aim.source.model)
+        self.refuse(refusal_for(error, interrupted=interrupted))
+
+    # The end.
+
+    def _end_upstream(self, *, reusable: bool) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.release(reusable=reusable)
+
+    def _end(self, outcome: str, status: int) -> None:
+        self._over = True
+        if self._lease is not None:
+            self._lease.__exit__(None, None, None)
+            self._lease = None
+        self._plane.traffic.end(self.flight, outcome, status)
+
+
+def _means_not_ready(status: int, body: bytes) -> bool:
+    """llama-server's 503 while it loads, a gateway's 502/504, and lemond's 500 for a child that it
+    could not reach (10.6/10.7: type network_error)."""
+    if status in (502, 504):
+        return True
+    if status == 503:
+        return b"Loading model" in body
+    return status == 500 and b'"network_error"' in body
