@@ -1,8 +1,10 @@
 """Connections to model servers, each proven to be to its route's own process.
 
-A listening socket lives as long as its process. So a connect that succeeded while the route's process
-still lives afterwards was accepted by that process, whatever happened to the port before. An
-established connection stays with the process that accepted it, so it may serve more requests: pools
+A connect that succeeded went to the socket that listened on the port then. If afterwards the route's
+process lives, and the only listener on the port is the socket that was found to be its own before, it
+was that socket: whatever else happened to the port meanwhile. (That the process lives is not enough: a
+server that shuts down stops listening first, and another one may take the port while it lives on.)
+An established connection stays with the process that accepted it, so it may serve more requests: pools
 are kept per (pid, generation, port) and what is in them is of no use to any other route.
 """
 
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
+from lemond_adapter.dispatch.listeners import Listeners, held_by
 from lemond_adapter.types import RouteInfo
 
 CONNECT_LIMIT_S = 3.0
@@ -136,8 +139,16 @@ class Upstream(asyncio.Protocol):
 class Pool:
     """Connections to one process on one port."""
 
-    def __init__(self, route: RouteInfo, clock: Callable[[], float], later: Callable[..., object]) -> None:
+    def __init__(
+        self,
+        route: RouteInfo,
+        own: frozenset[int] | None,
+        clock: Callable[[], float],
+        later: Callable[..., object],
+    ) -> None:
         self.route = route
+        self.own = own
+        """The listening sockets found to be the process's own; None where that cannot be seen."""
         self.unanswered = 0
         """Requests sent that have no byte of an answer yet."""
         self.open: set[Upstream] = set()
@@ -211,6 +222,7 @@ class Pools:
 
     def __init__(self, alive: Callable[[int], bool | None]) -> None:
         self._alive = alive
+        self._listeners = Listeners()
         self._loop = asyncio.get_running_loop()
         self._pools: dict[Key, Pool] = {}
         self.connects = 0
@@ -254,14 +266,20 @@ class Pools:
     def prove(self, upstream: Upstream) -> None:
         """Right before the request is written: the process that accepted the connection still lives.
         Raises `NotReached`."""
-        pid = upstream.route.pid
+        pid, port, own = upstream.route.pid, upstream.route.port, upstream.pool.own
+        problem = None
+        if pid is not None and own is not None:
+            now = self._listeners.on(port)
+            if now is not None and not (now and now <= own):
+                problem = f"port {port} is not, or not only, process {pid}'s"
         if pid is not None and self._alive(pid) is not True:
+            problem = f"process {pid} is gone; another may have taken port {port}"
+        if problem is not None:
             self.refused_identities += 1
             upstream.abort()
-            port = upstream.route.port
-            raise NotReached(f"process {pid} is gone; another may have taken port {port}")
+            raise NotReached(problem)
         if upstream.lost:
-            raise NotReached(f"port {upstream.route.port}: closed before anything was sent")
+            raise NotReached(f"port {port}: closed before anything was sent")
 
     def sweep(self) -> None:
         """Now and then: closes what has idled too long, forgets pools that have nothing left."""
@@ -272,6 +290,7 @@ class Pools:
 
     def close(self) -> None:
         """Closes all idle connections."""
+        self._listeners.close()
         for pool in self._pools.values():
             pool.close()
 
@@ -279,8 +298,19 @@ class Pools:
         key = (route.pid, route.generation, route.base_url)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(route, self._loop.time, self._loop.call_later)
+            own = self._own(route)
+            pool = self._pools[key] = Pool(route, own, self._loop.time, self._loop.call_later)
         return pool
+
+    def _own(self, route: RouteInfo) -> frozenset[int] | None:
+        if route.pid is None:
+            return None
+        listening = self._listeners.on(route.port)
+        own = None if listening is None else held_by(route.pid, listening)
+        if own is not None and own != listening:
+            self.refused_identities += 1
+            raise NotReached(f"port {route.port} is not, or not only, process {route.pid}'s")
+        return own
 
     def idle(self) -> int:
         """Connections that wait for a request, of all pools."""
