@@ -21,12 +21,17 @@ def main() -> None:
     _, model, port = sys.stdin.readline().split()
     listener = take(int(port))
     threading.Thread(target=accept, args=(listener,), daemon=True).start()
-    print("up", flush=True)
+    say("up")
     for order in sys.stdin:
         if order.strip() == "leave":
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
-            print("left", flush=True)
+            say("left")
+
+
+def say(word: str) -> None:
+    sys.stdout.write(word + "\n")
+    sys.stdout.flush()
 
 
 def take(port: int) -> socket.socket:

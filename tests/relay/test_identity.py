@@ -43,6 +43,7 @@ class Rig:
         self.deeds: Counter[str] = Counter()
         self._busy = asyncio.Lock()
         lemond.on_load = self.load
+        lemond.on_unload = self.unload
 
     async def hatch(self) -> None:
         """Keeps spares ready."""
@@ -61,6 +62,12 @@ class Rig:
             if model not in self.serving:
                 taken = {port for _, port in self.serving.values()}
                 await self._take(model, self._rng.choice([p for p in self._ports if p not in taken]))
+
+    async def unload(self, model: str) -> None:
+        async with self._busy:
+            self._lemond.table.pop(model, None)
+            if model in self.serving:
+                self.serving.pop(model)[0].kill()
 
     async def _take(self, model: str, port: int, after: Callable[[], None] | None = None) -> None:
         """A spare takes the port; `after` is done once it tries."""
@@ -209,7 +216,7 @@ def free_ports(count: int) -> list[int]:
 async def test_never_the_wrong_process_never_twice(
     lemond: ListingLemond, start_service: Any, tmp_path: Path
 ) -> None:
-    print(f"IDENTITY_SEED={SEED} IDENTITY_RUN={REQUESTS}")
+    sys.stdout.write(f"IDENTITY_SEED={SEED} IDENTITY_RUN={REQUESTS}\n")
     rng = random.Random(SEED)
     ledger = tmp_path / "ledger"
     ledger.touch()
@@ -253,7 +260,7 @@ async def test_never_the_wrong_process_never_twice(
         hatching.cancel()
         await asyncio.gather(hatching, return_exceptions=True)
         await rig.end()
-    print(dict(outcomes), dict(rig.deeds))
+    sys.stdout.write(f"{dict(outcomes)} {dict(rig.deeds)}\n")
     executed: Counter[str] = Counter()
     by: dict[str, str] = {}
     for line in ledger.read_text().splitlines():
