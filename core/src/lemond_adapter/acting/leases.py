@@ -27,12 +27,20 @@ class Leases:
     @contextmanager
     def hold(self, model: str) -> Iterator[None]:
         """In flight while the context lasts."""
-        self._held[model] += 1
-        self.last_used[model] = self._now()
+        self.begin(model)
         try:
             yield
         finally:
-            self._held[model] -= 1
-            if self._held[model] <= 0:
-                del self._held[model]
-            self.last_used[model] = self._now()
+            self.end(model)
+
+    def begin(self, model: str) -> None:
+        """For those who cannot use a context: one more in flight. Each `begin` needs its `end`."""
+        self._held[model] += 1
+        self.last_used[model] = self._now()
+
+    def end(self, model: str) -> None:
+        """One fewer."""
+        self._held[model] -= 1
+        if self._held[model] <= 0:
+            del self._held[model]
+        self.last_used[model] = self._now()

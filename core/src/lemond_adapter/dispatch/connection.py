@@ -74,6 +74,7 @@ class ClientConnection(asyncio.Protocol):
         "_asgi",
         "_asgi_answered",
         "_body",
+        "_body_done",
         "_body_size",
         "_consuming",
         "_exchange",
@@ -117,6 +118,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader: BodyReader
         self._body: list[bytes] = []
         self._body_size = 0
+        self._body_done = True
         self._next_look = 0
         self.minor = 1
         self.keep_alive = True
@@ -187,7 +189,14 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         mode = self._mode
-        if mode is _LINGER:
+        if mode is _HEAD and not self._rest:
+            # As nearly always: one whole request, and nothing else.
+            self._consuming = True
+            data = self._take_head(data)
+            self._consuming = False
+            if not data:
+                return
+        elif mode is _LINGER:
             return
         if self._rest:
             data, self._rest = self._rest + data, b""
@@ -231,38 +240,42 @@ class ClientConnection(asyncio.Protocol):
             self._answer(Refusal(problem.status, "request.invalid", str(problem)), close=True)
             return b""
         self._head = head
-        self._reader = BodyReader(head.length)
         self.minor = head.minor
         self.keep_alive = head.keep_alive and not self._stopping
         if head.method == b"POST" and self._plane.speaks(head.path):
-            self._begin(head, data, end)
-        else:
-            self._begin_asgi(head)
+            return self._begin(head, data, end)
+        self._begin_asgi(head)
         return data[end:]
 
-    def _begin(self, head: RequestHead, data: bytes, end: int) -> None:
+    def _begin(self, head: RequestHead, data: bytes, end: int) -> bytes:
         plane = self._plane
         if plane.has_key and not plane.admits(_key_of(head)):
             text = "wrong or missing API key: send Authorization: Bearer <key>"
             self._turn_down(head, Refusal(401, "auth.invalid", text))
-            return
+            return data[end:]
         if head.length is not None and head.length > plane.max_body:
             text = f"the body is larger than {plane.max_body} bytes"
             self._turn_down(head, Refusal(413, "request.too_large", text), close=True)
-            return
+            return data[end:]
         self._exchange = Exchange(plane, self, head, plane.traffic.begin(head.path))
-        if self._reader.done:
-            self._whole_body(b"")
-            return
+        if head.length is not None and head.length <= len(data) - end:
+            self._body_done = True
+            self._whole_body(data[end : end + head.length])
+            return data[end + head.length :]
+        self._reader = BodyReader(head.length)
+        self._body_done = False
         self._mode = _BODY
         self._next_look = STREAM_FROM
         if head.expects_continue and len(data) == end:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return data[end:]
 
     def _turn_down(self, head: RequestHead, refusal: Refusal, *, close: bool = False) -> None:
         """Refused before its body is read."""
         exchange = Exchange(self._plane, self, head, self._plane.traffic.begin(head.path))
         self._exchange = exchange
+        self._reader = BodyReader(head.length)
+        self._body_done = self._reader.done
         self._mode = _UPLOAD
         # A client that waits for 100 may send its body or not: what follows could not be told apart.
         exchange.refuse(refusal, close=close or head.expects_continue)
@@ -278,6 +291,7 @@ class ClientConnection(asyncio.Protocol):
             self._broken_body(problem)
             return b""
         rest = data[used:]
+        self._body_done = reader.done
         if not reader.done:
             self.deadline = self._loop.time() + BODY_IDLE_S
         if mode is _BODY:
@@ -365,7 +379,9 @@ class ClientConnection(asyncio.Protocol):
             self._asgi = self._make_asgi(self, self._transport)
         self._mode = _ASGI
         self._asgi_answered = False
-        self.deadline = 0.0 if self._reader.done else self._loop.time() + BODY_IDLE_S
+        self._reader = BodyReader(head.length)
+        self._body_done = self._reader.done
+        self.deadline = 0.0 if self._body_done else self._loop.time() + BODY_IDLE_S
         if head.length is not None and head.length > MAX_API_BODY:
             text = f"the body is larger than {MAX_API_BODY} bytes"
             self._answer(Refusal(413, "request.too_large", text), close=True)
@@ -382,7 +398,7 @@ class ClientConnection(asyncio.Protocol):
         """Both the request and its answer are complete: the next one, or what waited meanwhile."""
         if self._mode is not _ASGI and self._mode is not _BUSY:
             return
-        if not self._reader.done:
+        if not self._body_done:
             return
         self.deadline = 0.0
         if self._asgi_answered:
@@ -400,12 +416,12 @@ class ClientConnection(asyncio.Protocol):
         """The answer is complete."""
         self._exchange = None
         self._resume()
-        if self._mode is _LINGER or (close and not self._reader.done):
+        if self._mode is _LINGER or (close and not self._body_done):
             self._linger()
         elif close:
             self._mode = _LINGER
             self._transport.close()
-        elif self._reader.done:
+        elif self._body_done:
             self._next_request()
         else:
             self._mode = _DISCARD

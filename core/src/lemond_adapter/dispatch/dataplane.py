@@ -8,7 +8,6 @@ import itertools
 import os
 import re
 from collections.abc import Coroutine
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,16 +48,18 @@ class Aim:
 
     source: RouteInfo
     route: RouteInfo
-    target: bytes
+    begin: bytes
+    """The request line up to the query."""
     rename: str | None
     gateway: bool
     host: bytes
+    """What follows the target: the request line's end, and the Host line."""
     end: bytes
     """The last lines of a request's head."""
 
-    def start(self, query: bytes) -> bytes:
-        """The first lines of a request's head."""
-        return b"POST %b%b HTTP/1.1\r\nHost: %b\r\n" % (self.target, query, self.host)
+
+def _host_line(url: str) -> bytes:
+    return b" HTTP/1.1\r\nHost: " + url.partition("//")[2].encode() + b"\r\n"
 
 
 class DataPlane:
@@ -79,6 +80,7 @@ class DataPlane:
         self.max_body = MAX_BODY
         self.buffered = 0
         """Bytes of bodies that are not complete yet, over all clients."""
+        self.leases = adapter.leases
         self.traffic = Traffic()
         self.pools = Pools(adapter.truth.witness.processes.alive)
 
@@ -153,10 +155,6 @@ class DataPlane:
         """The model's name where it is one that lemond or a slot knows: never what a client made up."""
         return model if slot or self._adapter.truth.ledger.records.get(model) else None
 
-    def lease(self, model: str) -> AbstractContextManager[None]:
-        """Counts a request in flight."""
-        return self._adapter.leases.hold(model)
-
     def loading(self, slot: SlotSpec | None, model: str) -> SlotLoading:
         """The error that says how long to wait."""
         return self._adapter.loading(slot, model)
@@ -184,9 +182,10 @@ class DataPlane:
         return await asyncio.shield(task)
 
     async def hold(
-        self, name: str, slot: SlotSpec | None, prefer: bytes | None, headers: list[tuple[bytes, bytes]]
-    ) -> RouteInfo:
-        """No route now: starts what will make one, and waits for it only where that was agreed."""
+        self, name: str, slot: SlotSpec | None, prefer: bytes | None
+    ) -> tuple[RouteInfo, tuple[tuple[bytes, bytes], ...]]:
+        """No route now: starts what will make one, and waits for it only where that was agreed. The
+        route, and headers for the answer."""
         _, model = self._adapter.resolve(name)
         error = await self.refusal(name, slot)
         asked = _PREFER_WAIT.search(prefer or b"")
@@ -195,12 +194,10 @@ class DataPlane:
         wait = getattr(error, "retry_after_s", None)
         if error.code != "slot.loading" or hold_s <= 0 or wait is None or wait > hold_s:
             raise error
-        if asked:
-            headers.append((b"Preference-Applied", b"wait=" + asked.group(1)))
         route = await self._adapter.wait_for_route(model, hold_s)
         if route is None:
             raise await self.refusal(name, slot)
-        return route
+        return route, ((b"Preference-Applied", b"wait=" + asked.group(1)),) if asked else ()
 
     # Where requests go.
 
@@ -221,16 +218,17 @@ class DataPlane:
             gateway = True
         if not gateway:
             rename = driver.child_model_name(recipe, route.model, checkpoint) if driver else None
-            host = route.base_url.partition("//")[2].encode()
-            return Aim(route, route, path.encode(), rename, False, host, b"\r\n")
+            host = _host_line(route.base_url)
+            return Aim(route, route, b"POST " + path.encode(), rename, False, host, b"\r\n")
         target = driver.gateway_path(path) if driver else path
         towards = replace(route, base_url=address.url, port=address.port, pid=None, mode="gateway")
         # lemond has few threads, and an idle connection would hold one of them.
         end = b"Connection: close\r\n\r\n"
         if self._adapter.api_key:
             end = b"Authorization: Bearer " + self._adapter.api_key.encode() + b"\r\n" + end
-        host = address.url.partition("//")[2].encode()
-        return Aim(route, towards, target.encode(), route.model, True, host, end)
+        return Aim(
+            route, towards, b"POST " + target.encode(), route.model, True, _host_line(address.url), end
+        )
 
     def _served_by(self, model: str) -> tuple[str, str | None]:
         """Recipe and checkpoint of what serves a model."""

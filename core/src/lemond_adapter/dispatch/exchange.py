@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from lemond_adapter.dispatch.envelope import Refusal, cut_stream_event, refusal_for, response_bytes
@@ -17,12 +16,10 @@ from lemond_adapter.dispatch.peek import BodyProblem, Peeked, peek, replace_mode
 from lemond_adapter.dispatch.traffic import Flight
 from lemond_adapter.dispatch.upstream import NotReached, Upstream
 from lemond_adapter.dispatch.wire import (
-    HOP_BY_HOP,
     BadMessage,
     Chunks,
     RequestHead,
     ResponseHead,
-    connection_options,
 )
 from lemond_adapter.types import LemondError, RouteInfo, SlotSpec
 
@@ -35,18 +32,6 @@ MAX_ANSWER_HEAD = 256 * 1024
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _PEEK_BODY = 64 * 1024
 _HELD_CHUNK = 64 * 1024
-_NOT_FOR_CHILDREN = HOP_BY_HOP | {
-    b"expect",
-    b"host",
-    b"authorization",
-    b"x-api-key",
-    b"cookie",
-    b"origin",
-    b"prefer",
-    b"idempotency-key",
-}
-# The chunks of an answer are passed on as they are, and with them what describes them.
-_NOT_FOR_CLIENTS = HOP_BY_HOP - {b"transfer-encoding", b"trailer"}
 
 
 class Client(Protocol):
@@ -72,65 +57,37 @@ class Client(Protocol):
 class Exchange:
     """From a request's head to the last byte of its answer."""
 
-    __slots__ = (
-        "_aim",
-        "_answer",
-        "_body",
-        "_body_ended",
-        "_buffer",
-        "_chunks",
-        "_client",
-        "_gathered",
-        "_head",
-        "_held",
-        "_lease",
-        "_left",
-        "_more",
-        "_over",
-        "_own_id",
-        "_plane",
-        "_rechunk",
-        "_sse",
-        "_task",
-        "_torn",
-        "_unframed",
-        "_upstream",
-        "flight",
-        "model",
-        "peeked",
-        "slot",
-    )
+    # As the class's own: an exchange is made for every request, and most of this never changes.
+    _body = b""
+    _body_ended = True
+    _task: asyncio.Task[None] | None = None
+    _leased: str | None = None
+    _upstream: Upstream | None = None
+    _buffer = b""
+    _answer: ResponseHead | None = None
+    _gathered: list[bytes] | None = None
+    _chunks: Chunks | None = None
+    _held = b""
+    _left = 0
+    _rechunk = False
+    _unframed = False
+    _sse = False
+    _torn = False
+    _over = False
+    _more: tuple[tuple[bytes, bytes], ...] = ()
+    """Headers for whatever answer it will be."""
+    slot: SlotSpec | None = None
+    model = ""
+    peeked: Peeked
+    _aim: Aim
 
     def __init__(self, plane: DataPlane, client: Client, head: RequestHead, flight: Flight) -> None:
         self._plane = plane
         self._client = client
         self._head = head
         self.flight = flight
-        self.peeked: Peeked
-        self.slot: SlotSpec | None = None
-        self.model = ""
-        given = head.get(b"x-request-id")
-        self._own_id = not given
+        given = head.request_id
         flight.request_id = given[:200].decode("latin-1") if given else plane.new_id()
-        self._more: list[tuple[bytes, bytes]] = []
-        """Headers for whatever answer it will be."""
-        self._body = b""
-        self._body_ended = True
-        self._aim: Aim
-        self._task: asyncio.Task[None] | None = None
-        self._lease: AbstractContextManager[None] | None = None
-        self._upstream: Upstream | None = None
-        self._buffer = b""
-        self._answer: ResponseHead | None = None
-        self._gathered: list[bytes] | None = None
-        self._chunks: Chunks | None = None
-        self._held = b""
-        self._left = 0
-        self._rechunk = False
-        self._unframed = False
-        self._sse = False
-        self._torn = False
-        self._over = False
 
     # The request.
 
@@ -182,8 +139,8 @@ class Exchange:
     def _forward(self, route: RouteInfo) -> None:
         plane = self._plane
         self.flight.model = route.model
-        self._lease = plane.lease(route.model)
-        self._lease.__enter__()
+        self._leased = route.model
+        plane.leases.begin(route.model)
         self._aim = aim = plane.aim(self._head.path, route)
         upstream = None if aim.gateway else plane.pools.take(aim.route)
         if upstream is not None:
@@ -194,7 +151,7 @@ class Exchange:
     async def _without_route(self) -> None:
         try:
             prefer = self._head.get(b"prefer")
-            route = await self._plane.hold(self.peeked.model, self.slot, prefer, self._more)
+            route, self._more = await self._plane.hold(self.peeked.model, self.slot, prefer)
         except LemondError as error:
             self._refuse_error(error)
             return
@@ -255,25 +212,20 @@ class Exchange:
     def _request_head(self, aim: Aim, length: int | None) -> bytes:
         """`length` None: the body goes in chunks."""
         head = self._head
-        dropped = _NOT_FOR_CHILDREN
-        for name, _ in head.lines:
-            if name == b"connection":
-                dropped = dropped | connection_options(head.lines)
-                break
-        lines = [aim.start(head.query)]
-        if head.length == length and length is not None:
-            lines += [line for name, line in head.lines if name not in dropped]
-        else:
-            dropped = dropped | {b"content-length"}
-            lines += [line for name, line in head.lines if name not in dropped]
+        lines = [aim.begin + head.query + aim.host, *head.passed]
+        if head.length != length or length is None:
+            if head.length_at >= 0:
+                del lines[head.length_at + 1]
             lines.append(b"Content-Length: %d\r\n" % length if length is not None else _CHUNKED)
-        if self._own_id:
+        elif head.length_at < 0:
+            lines.append(b"Content-Length: 0\r\n")
+        if not head.request_id:
             lines.append(b"X-Request-Id: " + self.flight.request_id.encode() + b"\r\n")
         lines.append(aim.end)
         return b"".join(lines)
 
     def _content_type(self) -> str:
-        return (self._head.get(b"content-type") or b"application/json").decode("latin-1")
+        return self._head.content_type.decode("latin-1")
 
     # The answer.
 
@@ -352,25 +304,11 @@ class Exchange:
     def _open(self, answer: ResponseHead, data: bytes) -> None:
         """Passes the head on, and what of the body came with it."""
         client = self._client
-        dropped = _NOT_FOR_CLIENTS
         keep = client.keep_alive
-        has_id = False
-        lines: list[bytes] = [answer.start if answer.minor else b"HTTP/1.1" + answer.start[8:]]
-        for name, line in answer.lines:
-            if name in dropped:
-                if name == b"connection":
-                    dropped = dropped | answer.dropped()
-                continue
-            if name == b"content-type" and b"text/event-stream" in line.lower():
-                self._sse = True
-            elif name == b"x-request-id":
-                has_id = True
-            lines.append(line)
-        if dropped is not _NOT_FOR_CLIENTS:
-            lines[1:] = [line for name, line in answer.lines if name not in dropped]
+        lines = [answer.start, *answer.passed]
+        self._sse = answer.streams
         if answer.length is None and client.minor == 0:
-            hidden = dropped | {b"transfer-encoding", b"trailer"}
-            lines[1:] = [line for name, line in answer.lines if name not in hidden]
+            lines[1:] = answer.unframed()
             self._unframed = True
             keep = False
         elif answer.length == -1:
@@ -380,7 +318,7 @@ class Exchange:
             else:
                 self._rechunk = True
                 lines.append(_CHUNKED)
-        if self._own_id and not has_id:
+        if not self._head.request_id and not answer.has_id:
             lines.append(b"X-Request-Id: " + self.flight.request_id.encode() + b"\r\n")
         for name, value in self._more:
             lines.append(name + b": " + value + b"\r\n")
@@ -532,7 +470,7 @@ class Exchange:
 
     def stopping(self) -> None:
         """The service stops. What runs is finished; what only waits for a model is told to come back."""
-        if self._upstream is None and self._task is not None and self._lease is None and not self._over:
+        if self._upstream is None and self._task is not None and self._leased is None and not self._over:
             self._task.cancel()
             self.refuse(refusal_for(self._plane.loading(self.slot, self.model)), close=True)
 
@@ -572,9 +510,9 @@ class Exchange:
 
     def _end(self, outcome: str, status: int) -> None:
         self._over = True
-        if self._lease is not None:
-            self._lease.__exit__(None, None, None)
-            self._lease = None
+        if self._leased is not None:
+            self._plane.leases.end(self._leased)
+            self._leased = None
         self._plane.traffic.end(self.flight, outcome, status)
 
 

@@ -38,12 +38,15 @@ class _Wanted(BaseModel):
     stream: bool | None = None
 
 
+_parse = _Wanted.__pydantic_validator__.validate_json
+
+
 def peek(body: bytes, content_type: str) -> Peeked:
     """Raises `BodyProblem` for what is not JSON, not an object, or names no model."""
     if is_form(content_type.encode("latin-1", errors="replace")):
         return Peeked(_form_field(body, content_type), stream=False)
     try:
-        wanted = _Wanted.model_validate_json(body)
+        wanted = _parse(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":

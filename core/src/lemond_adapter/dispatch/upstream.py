@@ -27,8 +27,9 @@ IDLE_LIMIT_S = 2.0
 IDLE_LIMIT_WHEN_BUSY_S = 0.02
 """An idle connection holds one of the few threads of such a server. While other requests of ours
 still wait for an answer, perhaps for that very thread, it is given back almost at once."""
-MAX_USES = 64
-"""cpp-httplib serves at most 100 requests on a connection, older ones say so with Connection: close."""
+MAX_USES = 1000
+"""A server that serves fewer requests on a connection (cpp-httplib: 100) says so with the last one's
+Connection: close."""
 MAX_IDLE = 64
 
 

@@ -16,7 +16,7 @@ from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.dispatch.dataplane import DataPlane
 from lemond_adapter.service.app import build_app
 from lemond_adapter.service.config import Config, secret
-from lemond_adapter.service.server import Server, protocol_for, raise_file_limit
+from lemond_adapter.service.server import Server, protocol_for, raise_file_limit, settle_memory
 from lemond_adapter.truth.address import is_loopback
 from lemond_adapter.types import ConfigError, LemondError
 
@@ -110,6 +110,7 @@ async def _serve(
     driver = adapter.driver.name if adapter.driver else "none"
     host = f"[{config.listen.host}]" if ":" in config.listen.host else config.listen.host
     url = f"http://{host}:{bound.getsockname()[1]}"
+    settle_memory()
     say(f"ready: {url} lemond={adapter.version or 'unreachable'} driver={driver}")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
