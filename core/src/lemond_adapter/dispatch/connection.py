@@ -83,6 +83,7 @@ class ClientConnection(asyncio.Protocol):
         "_make_asgi",
         "_mode",
         "_next_look",
+        "_outbox",
         "_paused",
         "_plane",
         "_reader",
@@ -102,6 +103,7 @@ class ClientConnection(asyncio.Protocol):
         registry: set[ClientConnection],
     ) -> None:
         self._plane = plane
+        self._outbox = plane.outbox
         self._make_asgi = asgi
         self._registry = registry
         self._loop = asyncio.get_running_loop()
@@ -175,6 +177,7 @@ class ClientConnection(asyncio.Protocol):
         """The service ends: what is still under way is cut off, a stream with its error event."""
         if self._exchange is not None:
             self._exchange.abandon("the service stops")
+        self._outbox.flush()
         self._transport.close()
 
     def expire(self) -> None:
@@ -185,7 +188,11 @@ class ClientConnection(asyncio.Protocol):
             if self._exchange is None:
                 self._answer(late, close=True)
                 return
-        self._transport.abort() if self._mode is _LINGER else self._transport.close()
+        self._outbox.flush()
+        if self._mode is _LINGER:
+            self._transport.abort()
+        else:
+            self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         mode = self._mode
@@ -267,7 +274,7 @@ class ClientConnection(asyncio.Protocol):
         self._mode = _BODY
         self._next_look = STREAM_FROM
         if head.expects_continue and len(data) == end:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._outbox.write(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
         return data[end:]
 
     def _turn_down(self, head: RequestHead, refusal: Refusal, *, close: bool = False) -> None:
@@ -375,6 +382,7 @@ class ClientConnection(asyncio.Protocol):
     # The ASGI side.
 
     def _begin_asgi(self, head: RequestHead) -> None:
+        self._outbox.flush()
         if self._asgi is None:
             self._asgi = self._make_asgi(self, self._transport)
         self._mode = _ASGI
@@ -410,7 +418,7 @@ class ClientConnection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Bytes of the answer."""
-        self._transport.write(data)
+        self._outbox.write(self._transport, data)
 
     def finish(self, *, close: bool) -> None:
         """The answer is complete."""
@@ -420,6 +428,7 @@ class ClientConnection(asyncio.Protocol):
             self._linger()
         elif close:
             self._mode = _LINGER
+            self._outbox.flush()
             self._transport.close()
         elif self._body_done:
             self._next_request()
@@ -430,6 +439,7 @@ class ClientConnection(asyncio.Protocol):
         """The answer cannot be completed."""
         self._exchange = None
         self._mode = _LINGER
+        self._outbox.flush()
         if self.minor == 0:
             self._transport.abort()
         else:
@@ -446,6 +456,7 @@ class ClientConnection(asyncio.Protocol):
         self._mode = _HEAD
         self.deadline = self._loop.time() + KEEP_ALIVE_S
         if self._stopping:
+            self._outbox.flush()
             self._transport.close()
             return
         self._resume()
@@ -455,7 +466,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _answer(self, refusal: Refusal, *, close: bool) -> None:
         """A refusal for what never became an exchange."""
-        self._transport.write(response_bytes(refusal, close=close, minor=self.minor))
+        self._outbox.write(self._transport, response_bytes(refusal, close=close, minor=self.minor))
         self._linger()
 
     def _linger(self) -> None:
@@ -463,6 +474,7 @@ class ClientConnection(asyncio.Protocol):
         connection, and the answer could be lost with it."""
         self._mode = _LINGER
         self._rest = b""
+        self._outbox.flush()
         self._resume()
         self.deadline = self._loop.time() + LINGER_S
         if self._transport.can_write_eof():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lemond_adapter.adapter import LemondAdapter
+from lemond_adapter.dispatch.outbox import Outbox
 from lemond_adapter.dispatch.traffic import Traffic
 from lemond_adapter.dispatch.upstream import Pools
 from lemond_adapter.types import LemondError, RouteInfo, SlotLoading, SlotSpec
@@ -81,6 +82,7 @@ class DataPlane:
         self.buffered = 0
         """Bytes of bodies that are not complete yet, over all clients."""
         self.leases = adapter.leases
+        self.outbox = Outbox(asyncio.get_running_loop())
         self.traffic = Traffic()
         self.pools = Pools(adapter.truth.witness.processes.alive)
 

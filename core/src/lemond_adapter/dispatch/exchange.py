@@ -88,6 +88,7 @@ class Exchange:
         self.flight = flight
         given = head.request_id
         flight.request_id = given[:200].decode("latin-1") if given else plane.new_id()
+        plane.outbox.under_way += 1
 
     # The request.
 
@@ -120,7 +121,7 @@ class Exchange:
             if ended:
                 pieces.append(b"0\r\n\r\n")
         for piece in pieces:
-            upstream.transport.write(piece)
+            self._plane.outbox.write(upstream.transport, piece)
 
     def _go(self, body: bytes) -> None:
         plane, flight = self._plane, self.flight
@@ -200,12 +201,12 @@ class Exchange:
         else:
             data = self._request_head(aim, None)
             body = b"%x\r\n%b\r\n" % (len(body), body)
-        transport = upstream.transport
+        outbox, transport = self._plane.outbox, upstream.transport
         if len(body) < 65536:
-            transport.write(data + body)
+            outbox.write(transport, data + body)
         else:
-            transport.write(data)
-            transport.write(body)
+            outbox.write(transport, data)
+            outbox.write(transport, body)
         if not self._body_ended and not upstream.paused:
             self._client.pause_upload(False)
 
@@ -510,6 +511,7 @@ class Exchange:
 
     def _end(self, outcome: str, status: int) -> None:
         self._over = True
+        self._plane.outbox.under_way -= 1
         if self._leased is not None:
             self._plane.leases.end(self._leased)
             self._leased = None
