@@ -183,11 +183,14 @@ class ClientConnection(asyncio.Protocol):
     def expire(self) -> None:
         """The deadline has passed."""
         self.deadline = 0.0
-        if (self._mode is _HEAD and self._rest) or self._mode in (_BODY, _UPLOAD):
-            late = Refusal(408, "request.timeout", "the request did not come in time")
-            if self._exchange is None:
-                self._answer(late, close=True)
-                return
+        late = Refusal(408, "request.timeout", "the request did not come in time")
+        if self._mode is _HEAD and self._rest:
+            self._answer(late, close=True)
+            return
+        if self._mode is _BODY and self._exchange is not None:
+            self._forget_body()
+            self._exchange.refuse(late, close=True)
+            return
         self._outbox.flush()
         if self._mode is _LINGER:
             self._transport.abort()
@@ -272,6 +275,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader = BodyReader(head.length)
         self._body_done = False
         self._mode = _BODY
+        self.deadline = self._loop.time() + BODY_IDLE_S
         self._next_look = STREAM_FROM
         if head.expects_continue and len(data) == end:
             self._outbox.write(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
