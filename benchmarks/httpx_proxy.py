@@ -17,7 +17,10 @@ from starlette.routing import Route
 
 PORT, UPSTREAM = int(sys.argv[1]), int(sys.argv[2])
 client = httpx.AsyncClient(
-    base_url=f"http://127.0.0.1:{UPSTREAM}", timeout=None, trust_env=False, limits=httpx.Limits(max_connections=None)
+    base_url=f"http://127.0.0.1:{UPSTREAM}",
+    timeout=None,
+    trust_env=False,
+    limits=httpx.Limits(max_connections=None),
 )
 
 

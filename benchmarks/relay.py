@@ -44,7 +44,9 @@ async def wrk(port: int, connections: int, seconds: int, script: Path) -> tuple[
     return float(half[1]) * _UNITS[half[2]], float(rate[1])
 
 
-async def measure(rounds: int = 5, seconds: int = 2, gateway: Target | None = None, model: str = MODEL) -> list[Row]:
+async def measure(
+    rounds: int = 5, seconds: int = 2, gateway: Target | None = None, model: str = MODEL
+) -> list[Row]:
     if shutil.which("wrk") is None:
         return [Row("short requests", "wrk is not installed: apt-get install wrk")]
     wanted = ("nginx", "haproxy", "uvicorn + httpx")
@@ -70,7 +72,9 @@ async def measure(rounds: int = 5, seconds: int = 2, gateway: Target | None = No
     return rows(latency, rate, missing)
 
 
-def rows(latency: Mapping[str, list[float]], rate: Mapping[str, list[float]], missing: list[str]) -> list[Row]:
+def rows(
+    latency: Mapping[str, list[float]], rate: Mapping[str, list[float]], missing: list[str]
+) -> list[Row]:
     found = []
     p50 = {name: median(values) for name, values in latency.items()}
     rps = {name: median(values) for name, values in rate.items()}
@@ -81,14 +85,18 @@ def rows(latency: Mapping[str, list[float]], rate: Mapping[str, list[float]], mi
         if "nginx" in p50 and name != "nginx":
             text += f" = {p50[name] / p50['nginx']:.2f}x nginx"
         met = p50[name] <= 1.25 * p50["nginx"] if ours and "nginx" in p50 else None
-        found.append(Row(f"short request, 1 connection: {name}", text, "<= 1.25x nginx" if ours else "", met, detail))
+        found.append(
+            Row(f"short request, 1 connection: {name}", text, "<= 1.25x nginx" if ours else "", met, detail)
+        )
     for name in rps:
         ours = name == "lemond-adapter"
         text = f"{rps[name]:,.0f} requests/s"
         if "nginx" in rps and name != "nginx":
             text += f" = {rps[name] / rps['nginx']:.2f}x nginx"
         met = rps[name] >= 0.6 * rps["nginx"] if ours and "nginx" in rps else None
-        found.append(Row(f"short request, 32 connections: {name}", text, ">= 0.6x nginx" if ours else "", met))
+        found.append(
+            Row(f"short request, 32 connections: {name}", text, ">= 0.6x nginx" if ours else "", met)
+        )
     if "lemond's gateway" in p50:
         added = p50["lemond's gateway"] - p50["direct"]
         mine = p50["lemond-adapter"] - p50["direct"]

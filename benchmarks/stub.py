@@ -18,9 +18,14 @@ ANSWER = json.dumps(
         "usage": {"prompt_tokens": 3, "total_tokens": 3},
     }
 ).encode()
-PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(ANSWER),
+    ANSWER,
+)
 DELTA = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1, "model": "bench-model"}
-EVENT = b"data: %b\n\n" % json.dumps({**DELTA, "choices": [{"index": 0, "delta": {"content": "word "}}]}).encode()
+EVENT = (
+    b"data: %b\n\n" % json.dumps({**DELTA, "choices": [{"index": 0, "delta": {"content": "word "}}]}).encode()
+)
 CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"

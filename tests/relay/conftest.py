@@ -248,6 +248,13 @@ class Relay:
             assert time.monotonic() < ends, f"{len(self.server.seen)} of {count} requests came"
             threading.Event().wait(0.005)
 
+    def until_queued(self, slot: str, count: int) -> None:
+        """Waits until so many requests wait for their turn in a slot."""
+        ends = time.monotonic() + LIMIT_S
+        while self.get("/api/v1/adapter/status")["data_plane"]["queued"].get(slot, 0) != count:
+            assert time.monotonic() < ends, f"{count} requests do not wait"
+            threading.Event().wait(0.005)
+
     def idle(self) -> None:
         """Waits until nothing is in flight."""
         ends = time.monotonic() + LIMIT_S

@@ -361,7 +361,7 @@ class ClientConnection(asyncio.Protocol):
     def _look_for_upload(self, exchange: Exchange) -> None:
         """A large form is passed on as soon as its model is known, if that has a route now."""
         kind = self._head.get(b"content-type") or b""
-        if not is_form(kind):
+        if not is_form(kind) or self._head.idempotency_key:
             return
         body = b"".join(self._body)
         self._body = [body]
@@ -419,6 +419,16 @@ class ClientConnection(asyncio.Protocol):
             self._mode = _BUSY
 
     # The answer's side: what an exchange writes.
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        name = self._transport.get_extra_info("peername")
+        return str(name[0]) if name else ""
+
+    def behind(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._transport.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
         """Bytes of the answer."""

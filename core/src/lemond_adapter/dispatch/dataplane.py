@@ -7,11 +7,14 @@ import hmac
 import itertools
 import os
 import re
-from collections.abc import Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lemond_adapter.adapter import LemondAdapter
+from lemond_adapter.dispatch.gate import Gate
+from lemond_adapter.dispatch.idempotency import Answers
 from lemond_adapter.dispatch.outbox import Outbox
 from lemond_adapter.dispatch.traffic import Traffic
 from lemond_adapter.dispatch.upstream import Pools
@@ -19,12 +22,15 @@ from lemond_adapter.types import LemondError, RouteInfo, SlotLoading, SlotSpec
 
 if TYPE_CHECKING:
     from lemond_adapter.dispatch.connection import ClientConnection
+    from lemond_adapter.dispatch.exchange import Exchange
 
 MAX_BODY = 100 * 1024 * 1024
 _PREFER_WAIT = re.compile(rb"(?:^|[,;\s])wait=(\d{1,5})(?:$|[,;\s])")
 _PLAIN_PATH = re.compile(r"/v1(?:/[A-Za-z0-9_-]+)+")
 _AIMS = 1024
 SWEEP_S = 1.0
+MAX_HOLD_S = 600.0
+MAX_WAITING_FOR_ONE = 64
 MAX_CONNECTIONS = 10_000
 MAX_BUFFERED = 512 * 1024 * 1024
 
@@ -63,14 +69,26 @@ def _host_line(url: str) -> bytes:
     return b" HTTP/1.1\r\nHost: " + url.partition("//")[2].encode() + b"\r\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of the waiting room and the stored answers, as in the policy. Durations in seconds."""
+
+    hold_s: float = 0.0
+    max_waiting: int = 256
+    idempotency_ttl_s: float = 600.0
+
+
 class DataPlane:
-    """One per service; to be made in the running loop. `default_hold_s` as in the policy."""
+    """One per service; to be made in the running loop."""
 
     def __init__(
-        self, adapter: LemondAdapter, *, default_hold_s: float = 0.0, api_key: str | None = None
+        self, adapter: LemondAdapter, limits: Limits | None = None, *, api_key: str | None = None
     ) -> None:
         self._adapter = adapter
-        self._hold_s = default_hold_s
+        self._limits = limits or Limits()
+        self._gates: dict[str, Gate[Exchange]] = {}
+        self.waiting: Counter[str] = Counter()
+        """Requests that are held until their model has a route."""
         self._key = api_key.encode() if api_key else None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._aims: dict[tuple[str, str], Aim] = {}
@@ -84,6 +102,7 @@ class DataPlane:
         self.leases = adapter.leases
         self.outbox = Outbox(asyncio.get_running_loop())
         self.traffic = Traffic()
+        self.answers = Answers(self._limits.idempotency_ttl_s, self.traffic.clock)
         self.pools = Pools(adapter.truth.witness.processes.alive)
 
     # Its clients.
@@ -184,22 +203,61 @@ class DataPlane:
         return await asyncio.shield(task)
 
     async def hold(
-        self, name: str, slot: SlotSpec | None, prefer: bytes | None
-    ) -> tuple[RouteInfo, tuple[tuple[bytes, bytes], ...]]:
-        """No route now: starts what will make one, and waits for it only where that was agreed. The
-        route, and headers for the answer."""
+        self,
+        name: str,
+        slot: SlotSpec | None,
+        prefer: bytes | None,
+        held: Callable[[bytes | None], None],
+    ) -> RouteInfo:
+        """No route now: starts what will make one, and waits for it only where that was agreed. `held`
+        is called when the waiting begins, with what the client asked for. Raises why there is none."""
         _, model = self._adapter.resolve(name)
         error = await self.refusal(name, slot)
-        asked = _PREFER_WAIT.search(prefer or b"")
-        default = slot.hold_s if slot is not None and slot.hold_s is not None else self._hold_s
-        hold_s = float(asked.group(1)) if asked else default
+        found = _PREFER_WAIT.search(prefer or b"")
+        asked = found.group(1) if found else None
+        default = slot.hold_s if slot is not None and slot.hold_s is not None else self._limits.hold_s
+        hold_s = min(float(asked), MAX_HOLD_S) if asked else default
         wait = getattr(error, "retry_after_s", None)
         if error.code != "slot.loading" or hold_s <= 0 or wait is None or wait > hold_s:
             raise error
-        route = await self._adapter.wait_for_route(model, hold_s)
+        most = slot.max_queue if slot is not None else MAX_WAITING_FOR_ONE
+        if self.waiting.total() >= self._limits.max_waiting or self.waiting[model] >= most:
+            raise error
+        held(asked)
+        self.waiting[model] += 1
+        try:
+            route = await self._adapter.wait_for_route(model, hold_s)
+        finally:
+            self.waiting[model] -= 1
+            if not self.waiting[model]:
+                del self.waiting[model]
         if route is None:
             raise await self.refusal(name, slot)
-        return route, ((b"Preference-Applied", b"wait=" + asked.group(1)),) if asked else ()
+        return route
+
+    def gate(self, slot: SlotSpec) -> Gate[Exchange]:
+        """What counts a slot's requests; its limits as they are configured now."""
+        gate = self._gates.get(slot.name)
+        if gate is None:
+            gate = self._gates[slot.name] = Gate(self.traffic.clock, lambda exchange: exchange.admitted())
+        gate.limit, gate.max_queue = slot.max_in_flight, slot.max_queue
+        return gate
+
+    def later(self, delay_s: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        """A timer."""
+        return asyncio.get_running_loop().call_later(delay_s, act)
+
+    def report(self) -> dict[str, Any]:
+        """For `status`: what is open, and what waits for what."""
+        return {
+            "client_connections": len(self._connections),
+            "child_connections": {"open": self.pools.open(), "idle": self.pools.idle()},
+            "connects": self.pools.connects,
+            "refused_identities": self.pools.refused_identities,
+            "held": dict(self.waiting),
+            "queued": {name: gate.queued for name, gate in self._gates.items() if gate.queued},
+            "stored_answers": len(self.answers),
+        }
 
     # Where requests go.
 

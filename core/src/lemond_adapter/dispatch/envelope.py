@@ -28,6 +28,8 @@ class Refusal:
     def body(self) -> bytes:
         """The JSON that OpenAI SDKs (message, type, code) and hal0 (code, message, details) read."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
+        if self.status == 429:
+            kind = "rate_limit_error"
         error = {"code": self.code, "message": self.message, "type": kind, "details": self.details or {}}
         return json.dumps({"error": error}).encode()
 

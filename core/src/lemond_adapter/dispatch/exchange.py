@@ -8,10 +8,14 @@ leaving cancels.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lemond_adapter.dispatch.envelope import Refusal, cut_stream_event, refusal_for, response_bytes
+from lemond_adapter.dispatch.gate import Gate
+from lemond_adapter.dispatch.idempotency import MAX_KEY, Recorder
 from lemond_adapter.dispatch.peek import BodyProblem, Peeked, peek, replace_model
 from lemond_adapter.dispatch.traffic import Flight
 from lemond_adapter.dispatch.upstream import NotReached, Upstream
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HEARTBEAT_S = 5.0
 MAX_ANSWER_HEAD = 256 * 1024
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _PEEK_BODY = 64 * 1024
@@ -40,6 +45,13 @@ class Client(Protocol):
     minor: int
     """Of its HTTP version: 0 knows no chunks."""
     keep_alive: bool
+
+    @property
+    def peer(self) -> str:
+        """Its address."""
+
+    def behind(self) -> int:
+        """Bytes that it has not taken yet."""
 
     def write(self, data: bytes) -> None:
         """Bytes of the answer."""
@@ -74,6 +86,15 @@ class Exchange:
     _sse = False
     _torn = False
     _over = False
+    _executed = False
+    """Its server may have begun to work on it."""
+    _begun = False
+    """The head of an event stream has been sent, before there was an answer."""
+    _beat: asyncio.TimerHandle | None = None
+    _gate: Gate[Exchange] | None = None
+    _conn: Client | None = None
+    _recorder: Recorder | None = None
+    _joined: Recorder | None = None
     _more: tuple[tuple[bytes, bytes], ...] = ()
     """Headers for whatever answer it will be."""
     slot: SlotSpec | None = None
@@ -98,6 +119,8 @@ class Exchange:
             self.peeked = peek(body, self._content_type())
         except BodyProblem as problem:
             self.refuse(Refusal(400, "request.invalid", str(problem)))
+            return
+        if self._head.idempotency_key and not self._first_of_its_key(self._head.idempotency_key, body):
             return
         self._go(body)
 
@@ -129,13 +152,85 @@ class Exchange:
         flight.streamed = self.peeked.stream
         self._body = body
         self.slot, self.model = plane.resolve(name)
-        flight.slot = self.slot.name if self.slot is not None else None
-        route = plane.route_now(name)
+        if self.slot is not None:
+            flight.slot = self.slot.name
+            if self.slot.max_in_flight and not self._let_in(self.slot):
+                return
+        self._find_route()
+
+    def _let_in(self, slot: SlotSpec) -> bool:
+        """Whether the slot has room now; else it waits for its turn, or is refused."""
+        gate = self._plane.gate(slot)
+        self.flight.model = self.model
+        entered = gate.enter(self, self._who())
+        if entered is None:
+            text = f"{slot.name} runs {slot.max_in_flight} requests and {gate.queued} wait; try again later"
+            details = {"slot": slot.name, "limit": slot.max_in_flight, "queued": gate.queued}
+            self.refuse(Refusal(429, "slot.busy", text, gate.wait_s(), details))
+            return False
+        self._gate = gate
+        return entered
+
+    def admitted(self) -> None:
+        """It has waited for its turn, and that has come."""
+        self.flight.held_s = self._plane.traffic.clock() - self.flight.began
+        self._find_route()
+
+    def _find_route(self) -> None:
+        route = self._plane.route_now(self.peeked.model)
         if route is None:
-            flight.model = plane.label(self.slot, self.model)
-            self._task = plane.spawn(self._without_route())
+            self.flight.model = self._plane.label(self.slot, self.model)
+            self._do(self._without_route())
         else:
             self._forward(route)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = self._plane.spawn(self._watched(work))
+
+    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            # A fault of ours. Its client must not wait for ever, and the log has to tell.
+            log.exception("%s: request %s failed", self.model, self.flight.request_id)
+            self.abandon("a fault in the adapter")
+
+    def _who(self) -> tuple[bytes, str]:
+        """Which client it is, for taking turns and for keys: its own key, if it sends one, and address."""
+        head = self._head
+        given = head.get(b"authorization") or head.get(b"x-api-key") or b""
+        return given, self._client.peer
+
+    def _first_of_its_key(self, key: bytes, body: bytes) -> bool:
+        """Whether a request with an Idempotency-Key is to be executed. If not, it has been answered, or
+        waits for the answer of the one that is."""
+        client, answers = self._client, self._plane.answers
+        if client.minor == 0 or len(key) > MAX_KEY:
+            text = f"an Idempotency-Key has at most {MAX_KEY} bytes and comes with HTTP/1.1"
+            self.refuse(Refusal(400, "request.invalid", text))
+            return False
+        scope = self._who()[0] + b"\0" + key
+        fingerprint = answers.fingerprint(self._head.path, body)
+        found = answers.find(scope)
+        if found is None:
+            begun = answers.begin(scope, fingerprint)
+            if begun is None:
+                text = "too many requests with an Idempotency-Key are running; try again"
+                self.refuse(Refusal(503, "slot.loading", text, 1.0))
+                return False
+            begun.attach(client, lambda: None)
+            self._conn, self._recorder, self._client = client, begun, begun
+            return True
+        if found.fingerprint != fingerprint:
+            text = "this Idempotency-Key was used for another request: use a new key for each"
+            self.refuse(Refusal(422, "idempotency.mismatch", text))
+        elif found.too_large:
+            text = "the request with this Idempotency-Key was executed; its answer was too large to keep"
+            self.refuse(Refusal(409, "idempotency.too_large", text))
+        else:
+            self._joined = found
+            found.attach(client, lambda: self._end("replayed", found.status))
+        return False
 
     def _forward(self, route: RouteInfo) -> None:
         plane = self._plane
@@ -147,17 +242,46 @@ class Exchange:
         if upstream is not None:
             self._send(upstream)
         else:
-            self._task = plane.spawn(self._connect())
+            self._do(self._connect())
 
     async def _without_route(self) -> None:
         try:
             prefer = self._head.get(b"prefer")
-            route, self._more = await self._plane.hold(self.peeked.model, self.slot, prefer)
+            route = await self._plane.hold(self.peeked.model, self.slot, prefer, self._held_for)
         except LemondError as error:
             self._refuse_error(error)
             return
+        finally:
+            if self._beat is not None:
+                self._beat.cancel()
         self.flight.held_s = self._plane.traffic.clock() - self.flight.began
         self._forward(route)
+
+    def _held_for(self, asked: bytes | None) -> None:
+        """It waits for a route; `asked`: for how long the client is content to wait, if it said so."""
+        if asked is None:
+            return
+        self._more = ((b"Preference-Applied", b"wait=" + asked),)
+        if self.peeked.stream and self._client.minor == 1:
+            self._beat = self._plane.later(HEARTBEAT_S, self._heartbeat)
+
+    def _heartbeat(self) -> None:
+        """A comment for the client of a stream: the connection lives. With the first one the status has
+        been sent, so whatever happens later has to be told in the stream."""
+        if self._over:
+            return
+        data = b"a\r\n: waiting\n\r\n"
+        if not self._begun:
+            self._begun = True
+            lines = [b"HTTP/1.1 200 OK", b"Content-Type: text/event-stream", b"Cache-Control: no-store"]
+            lines += [name + b": " + value for name, value in self._more]
+            if not self._head.request_id:
+                lines.append(b"X-Request-Id: " + self.flight.request_id.encode())
+            if not self._client.keep_alive:
+                lines.append(b"Connection: close")
+            data = b"\r\n".join([*lines, _CHUNKED, data])
+        self._client.write(data)
+        self._beat = self._plane.later(HEARTBEAT_S, self._heartbeat)
 
     async def _connect(self) -> None:
         """A proven connection: on the route, or once more on a fresh one if that has changed."""
@@ -185,6 +309,7 @@ class Exchange:
     def _send(self, upstream: Upstream) -> None:
         """Writes the request; from here on it may have been executed."""
         self._upstream = upstream
+        self._executed = True
         upstream.listener = self
         upstream.uses += 1
         upstream.answered = False
@@ -268,7 +393,7 @@ class Exchange:
             self._chunks = Chunks()
         else:
             self._left = head.length
-        if head.status >= 500:
+        if head.status >= 500 or (self._begun and not (head.status == 200 and head.streams)):
             self._gathered = []
             self._gather(data)
         else:
@@ -295,7 +420,12 @@ class Exchange:
             said = body[:200].decode("utf-8", errors="replace")
             log.info("%s: not ready: %s", self.model, said)
             self._end_upstream(reusable=False)
+            self._executed = False
             self._refuse_loading(interrupted=False)
+            return
+        if self._begun:
+            self._end_upstream(reusable=False)
+            self._end_in_stream(answer.status, body)
             return
         raw, self._buffer, self._gathered = self._buffer, b"", None
         if self._chunks is not None:
@@ -306,8 +436,12 @@ class Exchange:
         """Passes the head on, and what of the body came with it."""
         client = self._client
         keep = client.keep_alive
-        lines = [answer.start, *answer.passed]
         self._sse = answer.streams
+        if self._begun:
+            self._rechunk = answer.length is not None
+            self._pass(data)
+            return
+        lines = [answer.start, *answer.passed]
         if answer.length is None and client.minor == 0:
             lines[1:] = answer.unframed()
             self._unframed = True
@@ -361,8 +495,9 @@ class Exchange:
             over = self._left == 0
         else:
             over = False
-            if self._rechunk and data:
-                data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._rechunk:
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            data += b"0\r\n\r\n" if over else b""
         if head:
             self._client.write(head + data if data else head)
         elif data:
@@ -427,7 +562,7 @@ class Exchange:
         log.info("%s: answer cut short: %s", self.model, why)
         self._end_upstream(reusable=False)
         self._end("interrupted", answer.status)
-        if not self._sse or self._left > 0 or self._torn:
+        if not self._sse or (self._left > 0 and not self._rechunk) or self._torn:
             self._client.cut()
             return
         event = cut_stream_event(self.model, why)
@@ -449,12 +584,37 @@ class Exchange:
         else:
             self.refuse(refusal_for(self._plane.loading(self.slot, self.model)), close=True)
 
+    def _end_in_stream(self, status: int, body: bytes) -> None:
+        """An answer that is no event stream, where one has been begun: told as its error event."""
+        try:
+            told = json.loads(body)
+        except ValueError:
+            told = {}
+        if not isinstance(told, dict) or "error" not in told:
+            text = f"the model's server answered {status}"
+            told = {"error": {"code": "upstream.error", "message": text, "type": "server_error"}}
+        self._end("served", status)
+        self._last_event(json.dumps(told).encode())
+
+    def _last_event(self, data: bytes) -> None:
+        event = b"data: " + data + b"\n\n"
+        self._client.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
+        self._client.finish(close=True)
+
     # The client.
 
     def client_gone(self) -> None:
-        """Nobody waits for the answer any more: the upstream is closed at once."""
+        """Nobody waits for the answer any more: the upstream is closed at once. What has an
+        Idempotency-Key and may have been executed goes on, for the client that comes back."""
         if self._over:
             return
+        if self._joined is not None:
+            self._joined.detach(self._client)
+        elif self._recorder is not None and self._conn is not None:
+            self._recorder.detach(self._conn)
+            if self._executed or self._recorder.clients:
+                return
+            self._plane.answers.drop(self._recorder)
         if self._task is not None:
             self._task.cancel()
         self._end_upstream(reusable=False)
@@ -462,7 +622,7 @@ class Exchange:
 
     def client_paused(self, paused: bool) -> None:
         """The client reads more slowly than the answer comes, or has caught up."""
-        upstream = self._upstream
+        upstream = self._upstream if self._recorder is None else None
         if upstream is not None and not upstream.lost:
             if paused:
                 upstream.transport.pause_reading()
@@ -471,8 +631,10 @@ class Exchange:
 
     def stopping(self) -> None:
         """The service stops. What runs is finished; what only waits for a model is told to come back."""
-        if self._upstream is None and self._task is not None and self._leased is None and not self._over:
-            self._task.cancel()
+        waits = self._task is not None or self._gate is not None
+        if self._upstream is None and self._leased is None and waits and not self._over:
+            if self._task is not None:
+                self._task.cancel()
             self.refuse(refusal_for(self._plane.loading(self.slot, self.model)), close=True)
 
     def upstream_paused(self, paused: bool) -> None:
@@ -487,8 +649,13 @@ class Exchange:
             return
         flight = self.flight
         flight.retry_after_s = refusal.retry_after_s
+        if self._recorder is not None and not self._executed:
+            self._plane.answers.drop(self._recorder)
         self._end(refusal.code, refusal.status)
         client = self._client
+        if self._begun:
+            self._last_event(refusal.body())
+            return
         more = [*self._more, (b"x-request-id", flight.request_id.encode("latin-1", errors="replace"))]
         close = close or not client.keep_alive
         client.write(response_bytes(refusal, more, close=close, minor=client.minor))
@@ -515,6 +682,9 @@ class Exchange:
         if self._leased is not None:
             self._plane.leases.end(self._leased)
             self._leased = None
+        if self._gate is not None:
+            gate, self._gate = self._gate, None
+            gate.leave(self)
         self._plane.traffic.end(self.flight, outcome, status)
 
 

@@ -59,10 +59,13 @@ class Kind(IntEnum):
     REQUEST_ID = 8
     OURS = 9
     TRAILER = 10
+    KEY = 11
 
 
 # As plain numbers: comparing members of an enumeration costs twice as much.
-_PASS, _DROP, _LENGTH_, _CODING, _CONNECTION, _HOST, _EXPECT, _TYPE, _ID, _OURS, _TRAILER_ = map(int, Kind)
+_PASS, _DROP, _LENGTH_, _CODING, _CONNECTION, _HOST, _EXPECT, _TYPE, _ID, _OURS, _TRAILER_, _KEY = map(
+    int, Kind
+)
 _COMMON = {
     **dict.fromkeys(HOP_BY_HOP, _DROP),
     b"content-length": _LENGTH_,
@@ -72,6 +75,7 @@ _COMMON = {
     b"x-request-id": _ID,
 }
 _REQUEST_KINDS = {**_COMMON, **dict.fromkeys(_FOR_US, _OURS), b"host": _HOST, b"expect": _EXPECT}
+_REQUEST_KINDS[b"idempotency-key"] = _KEY
 _RESPONSE_KINDS = {**_COMMON, b"trailer": _TRAILER_}
 _SECRET = frozenset({b"authorization", b"x-api-key", b"cookie", b"proxy-authorization", b"set-cookie"})
 
@@ -156,6 +160,7 @@ class RequestHead:
     __slots__ = (
         "content_type",
         "expects_continue",
+        "idempotency_key",
         "keep_alive",
         "length",
         "length_at",
@@ -185,7 +190,7 @@ class RequestHead:
         self.query = mark + query
         self.expects_continue = False
         self.content_type = b"application/json"
-        self.request_id = b""
+        self.request_id = self.idempotency_key = b""
         self.length_at = -1
         length: int | None = 0
         framings = hosts = 0
@@ -212,6 +217,8 @@ class RequestHead:
                 passed.append(line)
             elif kind == _CONNECTION:
                 options |= _options(line)
+            elif kind == _KEY:
+                self.idempotency_key = value_of(line)
             elif kind == _CODING:
                 framings += 1
                 if value_of(line).lower() != b"chunked" or self.minor == 0:

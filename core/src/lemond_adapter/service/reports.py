@@ -83,6 +83,7 @@ def status(adapter: LemondAdapter, plane: DataPlane) -> dict[str, Any]:
             "event_subscribers": adapter.hub.subscribers,
             "listings": truth.listings,
         },
+        "data_plane": plane.report(),
         "problems": truth.reading.problems,
         "epoch": adapter.hub.epoch,
     }

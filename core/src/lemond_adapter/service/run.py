@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import uvicorn
 
 from lemond_adapter.adapter import LemondAdapter
-from lemond_adapter.dispatch.dataplane import DataPlane
+from lemond_adapter.dispatch.dataplane import DataPlane, Limits
 from lemond_adapter.service.app import build_app
 from lemond_adapter.service.config import Config, secret
 from lemond_adapter.service.server import Server, protocol_for, raise_file_limit, settle_memory
@@ -87,7 +87,9 @@ async def _serve(
 ) -> None:
     raise_file_limit()
     api_key = secret(config.listen.api_key_env)
-    plane = DataPlane(adapter, default_hold_s=config.policy.hold_s, api_key=api_key)
+    policy = config.policy
+    limits = Limits(policy.hold_s, policy.max_waiting, policy.idempotency_ttl_s)
+    plane = DataPlane(adapter, limits, api_key=api_key)
     server = Server(
         uvicorn.Config(
             build_app(adapter, plane, api_key=api_key),
