@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lemond_adapter.dispatch.envelope import Refusal, cut_stream_event, refusal_for, response_bytes
@@ -180,16 +180,16 @@ class Exchange:
         route = self._plane.route_now(self.peeked.model)
         if route is None:
             self.flight.model = self._plane.label(self.slot, self.model)
-            self._do(self._without_route())
+            self._do(self._without_route)
         else:
             self._forward(route)
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+    def _do(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._task = self._plane.spawn(self._watched(work))
 
-    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _watched(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
+            await work()
         except Exception:
             # A fault of ours. Its client must not wait for ever, and the log has to tell.
             log.exception("%s: request %s failed", self.model, self.flight.request_id)
@@ -242,7 +242,7 @@ class Exchange:
         if upstream is not None:
             self._send(upstream)
         else:
-            self._do(self._connect())
+            self._do(self._connect)
 
     async def _without_route(self) -> None:
         try:

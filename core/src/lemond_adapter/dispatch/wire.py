@@ -23,7 +23,9 @@ _LINES = re.compile(rb"(?:" + _TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+\r\
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/1\.([01])\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*+)?\r\n")
 _TRAILER = re.compile(_TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*+\r\n")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*+(?:;[^\x00-\x08\x0a-\x1f\x7f]*+)?\r\n")
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*+"'
+_EXTENSION = rb";" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+"
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*+\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 HOP_BY_HOP = frozenset(
@@ -102,6 +104,8 @@ class _Splitter:
 
     def split(self, block: bytes, start: int) -> list[Line]:
         """The lines of `block` from `start`; it ends with an empty line. Raises `BadMessage`."""
+        if not block.endswith(b"\r\n\r\n"):
+            raise BadMessage(400, f"the {self._whose}'s head has no end")
         if len(block) - start <= 2:
             return []
         raw = block[start:-4].split(b"\r\n")
@@ -185,6 +189,8 @@ class RequestHead:
         self.lines = lines = _requests.split(raw, found.end())
         if not target.startswith(b"/"):
             target = _origin_form(target)
+            if target[:1] not in (b"/", b"*"):
+                raise BadMessage(400, "the request's target is not a path")
         path, mark, query = target.partition(b"?")
         self.path = path.decode("ascii")
         self.query = mark + query
