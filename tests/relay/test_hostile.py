@@ -341,14 +341,17 @@ def plain_answer(connection: socket.socket) -> None:
 
 def test_a_connection_the_server_closed_meanwhile_is_not_used(relay: Relay) -> None:
     """An idle connection that its server has closed: seen before use, so the request is served."""
+    closed = threading.Semaphore(0)
 
     def once(connection: socket.socket, seen: Seen) -> None:
         plain_answer(connection)
         connection.shutdown(socket.SHUT_RDWR)
+        closed.release()
 
     relay.server.answer = once
     for _ in range(30):
         head, body = relay.ask()
+        assert closed.acquire(timeout=10)
         assert (head.split()[1], body) == (b"200", b"{}")
     assert len(relay.server.seen) == 30
 
