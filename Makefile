@@ -26,8 +26,7 @@ types: $(STAMP)
 	@for driver in drivers/*/src/*; do echo "mypy $$driver"; $(BIN)/mypy "$$driver" || exit 1; done
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/drivers.py
-	$(BIN)/python benchmarks/crash_latency.py
+	$(BIN)/python benchmarks/bench.py
 
 # Other versions of the OpenAI SDK, each in a folder of its own: the fault tests use those they find.
 sdks: $(STAMP)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from common import MODEL, Row, Target, machine, median, model_server, peers, service
+from common import MODEL, Row, Target, cpu_s, machine, median, model_server, peers, service
 
 LUA = """
 wrk.method = "POST"
@@ -52,6 +52,7 @@ async def measure(
     wanted = ("nginx", "haproxy", "uvicorn + httpx")
     latency: dict[str, list[float]] = {}
     rate: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "post.lua"
         script.write_text(LUA.format(body=json.dumps({"model": model, "input": "a short text to embed"})))
@@ -66,14 +67,20 @@ async def measure(
                     took, _ = await wrk(target.port, 1, seconds, script)
                     latency.setdefault(target.name, []).append(took)
                 for target in targets:
+                    before = cpu_s(target.pid) if target.pid else 0.0
                     _, got = await wrk(target.port, 32, seconds, script)
                     rate.setdefault(target.name, []).append(got)
+                    spent = cpu_s(target.pid) - before if target.pid else 0.0
+                    cpu.setdefault(target.name, []).append(spent / (got * seconds) * 1e6)
             missing = [name for name, target in others.items() if target is None]
-    return rows(latency, rate, missing)
+    return rows(latency, rate, cpu, missing)
 
 
 def rows(
-    latency: Mapping[str, list[float]], rate: Mapping[str, list[float]], missing: list[str]
+    latency: Mapping[str, list[float]],
+    rate: Mapping[str, list[float]],
+    cpu: Mapping[str, list[float]],
+    missing: list[str],
 ) -> list[Row]:
     found = []
     p50 = {name: median(values) for name, values in latency.items()}
@@ -90,9 +97,9 @@ def rows(
         )
     for name in rps:
         ours = name == "lemond-adapter"
-        text = f"{rps[name]:,.0f} requests/s"
+        text = f"{rps[name]:,.0f} requests/s, {median(cpu[name]):.0f} us CPU each"
         if "nginx" in rps and name != "nginx":
-            text += f" = {rps[name] / rps['nginx']:.2f}x nginx"
+            text += f"; {rps[name] / rps['nginx']:.2f}x nginx"
         met = rps[name] >= 0.6 * rps["nginx"] if ours and "nginx" in rps else None
         found.append(
             Row(f"short request, 32 connections: {name}", text, ">= 0.6x nginx" if ours else "", met)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from lemond_adapter.dispatch.envelope import Refusal, response_bytes
 from lemond_adapter.dispatch.exchange import Exchange
 from lemond_adapter.dispatch.peek import form_model, is_form
-from lemond_adapter.dispatch.wire import MAX_HEAD, BadMessage, BodyReader, RequestHead
+from lemond_adapter.dispatch.wire import MAX_HEAD, BadMessage, BodyReader, RequestHead, request_head
 
 if TYPE_CHECKING:
     from lemond_adapter.dispatch.dataplane import DataPlane
@@ -245,7 +245,7 @@ class ClientConnection(asyncio.Protocol):
                 self._rest = data
             return b""
         try:
-            head = RequestHead(data[:end])
+            head = request_head(data[:end])
         except BadMessage as problem:
             self._answer(Refusal(problem.status, "request.invalid", str(problem)), close=True)
             return b""

@@ -24,6 +24,7 @@ from lemond_adapter.dispatch.wire import (
     Chunks,
     RequestHead,
     ResponseHead,
+    response_head,
 )
 from lemond_adapter.types import LemondError, RouteInfo, SlotSpec
 
@@ -380,7 +381,7 @@ class Exchange:
                     raise BadMessage(502, "the answer's head is too long")
                 self._buffer = data
                 return
-            head = ResponseHead(data[:end])
+            head = response_head(data[:end])
             data = data[end:]
             if head.status >= 200:
                 break

@@ -157,9 +157,9 @@ def _without(passed: list[bytes], lines: list[Line], options: frozenset[bytes]) 
 
 
 class RequestHead:
-    """A request's head. `length` is the body's; None when it is chunked. `path` has no query. `passed`
-    are the lines that go on to a model's server, as they came; `length_at` tells which of them is the
-    Content-Length, -1 = none."""
+    """A request's head; not to be changed once it is made. `length` is the body's; None when it is
+    chunked. `path` has no query. `passed` are the lines that go on to a model's server, as they came;
+    `length_at` tells which of them is the Content-Length, -1 = none."""
 
     __slots__ = (
         "content_type",
@@ -268,9 +268,10 @@ def _origin_form(target: bytes) -> bytes:
 
 
 class ResponseHead:
-    """A response's head. `length` is the body's; None when it is chunked, -1 when it lasts until the
-    connection ends. `reusable`: the connection can serve another request afterwards. `passed` are the
-    lines that go on to the client, as they came, the chunks' own among them."""
+    """A response's head; not to be changed once it is made. `length` is the body's; None when it is
+    chunked, -1 when it lasts until the connection ends. `reusable`: the connection can serve another
+    request afterwards. `passed` are the lines that go on to the client, as they came, the chunks' own
+    among them."""
 
     __slots__ = ("has_id", "length", "minor", "passed", "reusable", "start", "status", "streams")
 
@@ -329,6 +330,37 @@ class ResponseHead:
     def unframed(self) -> list[bytes]:
         """The lines that go on where the chunks do not."""
         return [line for line in self.passed if not line[:8].lower().startswith((b"transfer", b"trailer:"))]
+
+
+MAX_REMEMBERED = 1024
+_request_heads: dict[bytes, RequestHead] = {}
+_response_heads: dict[bytes, ResponseHead] = {}
+
+
+def request_head(raw: bytes) -> RequestHead:
+    """`RequestHead`, remembered: a client's requests differ in little but their length. Not remembered:
+    what holds a secret, or is there once only. Raises `BadMessage`."""
+    found = _request_heads.get(raw)
+    if found is None:
+        found = RequestHead(raw)
+        once = found.request_id or found.idempotency_key
+        if not once and len(raw) <= MAX_REMEMBERED and not any(name in _SECRET for _, name, _ in found.lines):
+            if len(_request_heads) >= MAX_REMEMBERED:
+                _request_heads.clear()
+            _request_heads[raw] = found
+    return found
+
+
+def response_head(raw: bytes) -> ResponseHead:
+    """`ResponseHead`, remembered likewise. Raises `BadMessage`."""
+    found = _response_heads.get(raw)
+    if found is None:
+        found = ResponseHead(raw)
+        if not found.has_id and len(raw) <= MAX_REMEMBERED and b"set-cookie" not in raw.lower():
+            if len(_response_heads) >= MAX_REMEMBERED:
+                _response_heads.clear()
+            _response_heads[raw] = found
+    return found
 
 
 class Chunks:
