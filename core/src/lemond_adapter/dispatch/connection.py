@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from lemond_adapter.dispatch.envelope import Refusal, response_bytes
 from lemond_adapter.dispatch.exchange import Exchange
+from lemond_adapter.dispatch.framing import BodyReader
 from lemond_adapter.dispatch.peek import form_model, is_form
-from lemond_adapter.dispatch.wire import MAX_HEAD, BadMessage, BodyReader, RequestHead, request_head
+from lemond_adapter.dispatch.wire import MAX_HEAD, BadMessage, RequestHead, request_head
 
 if TYPE_CHECKING:
     from lemond_adapter.dispatch.dataplane import DataPlane

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lemond_adapter.dispatch.exchange import Client
+    from lemond_adapter.dispatch.answering import Client
 
 MAX_ENTRIES = 1024
 MAX_BYTES = 64 * 1024 * 1024
