@@ -217,17 +217,8 @@ class LemondAdapter:
         return self.actor.answers.loading(slot, model)
 
     async def wait_for_route(self, model: str, timeout_s: float) -> RouteInfo | None:
-        """The model's route as soon as it has one; None when `timeout_s` passed without."""
-        subscription = self.hub.subscribe()
-        try:
-            async with asyncio.timeout(timeout_s):
-                while (route := self.truth.ledger.routes.get(model)) is None:
-                    await subscription.next_batch()
-                return route
-        except (TimeoutError, HubClosed):
-            return None
-        finally:
-            subscription.close()
+        """The model's route as soon as it has one; None: not in time, or its load failed."""
+        return await self.actor.answers.wait_for_route(model, timeout_s)
 
     # What is done.
 

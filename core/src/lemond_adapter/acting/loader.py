@@ -206,6 +206,7 @@ class Loader:
                 load.not_before = until
                 return True
             case Refused(why=why) if not waits_only:
+                self.failures.note(load.model, why, "rejected")
                 raise LoadError(why, status_code=409, kind="rejected")
             case MakeRoom(victims=victims) if not waits_only:
                 load.draining = True

@@ -78,4 +78,7 @@ class Session:
             if (model is None or event.model == model) and (kind is None or event.type == kind)
         ]
         newest = rows[-min(max(limit, 1), MOST_ROWS) :]
-        return JSONResponse({"epoch": hub.epoch, "oldest_seq": hub.oldest(), "events": newest})
+        notes = [note.as_json() for note in self._adapter.actor.notes.recent]
+        return JSONResponse(
+            {"epoch": hub.epoch, "oldest_seq": hub.oldest(), "events": newest, "notes": notes}
+        )
