@@ -122,6 +122,7 @@ class LemondAdapter:
         `ConfigError` when two slots share a name, and changes nothing then."""
         self.slots = SlotMap(slots)
         self._policy = policy
+        self.truth.ledger.rename(self.slots.slot_name)
         if self._actor is not None and policy is not None:
             self._actor.adopt(policy)
 

@@ -18,6 +18,7 @@ from lemond_adapter.dispatch.catalogue_view import model_rows
 from lemond_adapter.dispatch.dataplane import DataPlane
 from lemond_adapter.dispatch.envelope import Refusal, refusal_for
 from lemond_adapter.dispatch.traffic import Flight
+from lemond_adapter.journal import Journal
 from lemond_adapter.service import metrics, reports, sse
 from lemond_adapter.service.page import PAGE
 from lemond_adapter.service.session import Session, refused
@@ -27,12 +28,14 @@ from lemond_adapter.types import LemondError
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/"})
 
 
-def build_app(adapter: LemondAdapter, *, api_key: str | None = None, hold_s: float = 0.0) -> ASGIApp:
+def build_app(
+    adapter: LemondAdapter, journal: Journal, *, api_key: str | None = None, hold_s: float = 0.0
+) -> ASGIApp:
     """The application over a running adapter. With `api_key`, everything but `/`, `/healthz` and
     `/readyz` wants it as a bearer token or `x-api-key`."""
     plane = DataPlane(adapter, default_hold_s=hold_s)
     plane.traffic.observers.append(lambda flight: _served(adapter, flight))
-    surface = Surface(adapter, plane, SlotBoard(adapter))
+    surface = Surface(adapter, plane, SlotBoard(adapter), journal)
     return Front(plane, surface.starlette(), api_key)
 
 
@@ -80,7 +83,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Surface:
     """Everything that is not the data plane."""
 
-    def __init__(self, adapter: LemondAdapter, plane: DataPlane, board: SlotBoard) -> None:
+    def __init__(self, adapter: LemondAdapter, plane: DataPlane, board: SlotBoard, journal: Journal) -> None:
+        self._journal = journal
         self._adapter = adapter
         self._plane = plane
         self._board = board
@@ -90,7 +94,7 @@ class Surface:
     def starlette(self) -> Starlette:
         """The routes."""
         base = "/api/v1/adapter"
-        session = Session(self._adapter)
+        session = Session(self._adapter, self._journal)
         return Starlette(
             routes=[
                 Route("/", self.page),
@@ -195,7 +199,7 @@ class Surface:
         return StreamingResponse(body, media_type="text/event-stream", headers=headers)
 
     async def status(self, request: Request) -> Response:
-        return JSONResponse(reports.status(self._adapter, self._plane))
+        return JSONResponse(reports.status(self._adapter, self._plane, self._journal))
 
     async def routes(self, request: Request) -> Response:
         return JSONResponse(reports.routes(self._adapter))
