@@ -63,10 +63,7 @@ async def test_it_is_bounded_by_rows_and_age(tmp_path: Path) -> None:
     again = opened(path, most_rows=100)
     assert await seqs(again) == list(range(2900, 3000))
     again.close()
-    for _ in range(30):
-        Path(path).stat()
-    size = path.stat().st_size
-    assert size < 4_000_000
+    assert path.stat().st_size < 4_000_000
 
 
 @pytest.mark.parametrize(

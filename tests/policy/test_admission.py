@@ -87,7 +87,7 @@ async def test_a_stream_is_never_cut_for_another_model(lemond: SimulatorProcess,
     story = [(e["type"], e["slot"], e.get("initiator")) for e in events if e["slot"] in ("a", "b")]
     gone = story.index(("model_evicted", "a", "adapter"))
     assert story.index(("eviction_started", "a", "adapter")) < gone
-    assert gone < story.index(("load_started", "b", None))
+    assert gone < story.index(("load_started", "b", "adapter"))
     asked = (await lemond.stats())["requests"]
     assert asked["POST /v1/unload"] == 1
     assert (await lemond.stats())["loads"] == {"tiny-a": 1, "tiny-b": 1}

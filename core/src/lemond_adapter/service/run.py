@@ -19,6 +19,7 @@ from lemond_adapter.journal import Journal
 from lemond_adapter.service import keeping
 from lemond_adapter.service.app import build_app
 from lemond_adapter.service.config import Config, load_config, secret
+from lemond_adapter.slots.rows import SlotBoard
 from lemond_adapter.truth.address import is_loopback
 from lemond_adapter.types import ConfigError, LemondError
 
@@ -100,7 +101,8 @@ async def run(config: Config, options: Options, say: Callable[[str], None]) -> N
             await stack.enter_async_context(adapter)
             adapter.actor.notes.observers.append(journal.note)
             _reload_on_hangup(options.config_file, adapter)
-            await _serve(config, adapter, journal, bound, say)
+            board = await stack.enter_async_context(keeping.board(adapter, config))
+            await _serve(config, adapter, board, journal, bound, say)
 
 
 def _reload_on_hangup(file: Path | None, adapter: LemondAdapter) -> None:
@@ -133,11 +135,14 @@ async def _simulated(options: Options) -> AsyncIterator[str]:
 async def _serve(
     config: Config,
     adapter: LemondAdapter,
+    board: SlotBoard,
     journal: Journal,
     bound: socket.socket,
     say: Callable[[str], None],
 ) -> None:
-    app = build_app(adapter, journal, api_key=secret(config.listen.api_key_env), hold_s=config.policy.hold_s)
+    app = build_app(
+        adapter, board, journal, api_key=secret(config.listen.api_key_env), hold_s=config.policy.hold_s
+    )
     server = Server(
         uvicorn.Config(
             app,
