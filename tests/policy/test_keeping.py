@@ -296,3 +296,30 @@ async def test_lemonds_own_lru_is_kept_honest(start_service: Any, configured: An
             await simulator.load("tiny-c")
             assert await service.routed("tiny-a")
             assert not await service.routed("tiny-b")
+
+
+async def test_a_hanging_control_plane_is_told_from_an_absent_one(
+    simulator: SimulatorProcess, configured: Any
+) -> None:
+    service = await configured(simulator.url, "[policy]\nsilence_s = 0.3\nheartbeat_s = 0.5\n")
+    await service.loaded("tiny-a")
+    await simulator.fault("health_hang", seconds=30)
+
+    async def hanging() -> bool:
+        return bool((await service.get("/api/v1/adapter/status"))["lemond"]["hanging"])
+
+    await service.until(hanging)
+    why = (await service.get("/api/v1/adapter/status"))["lemond"]["why"]
+    assert "/live answers" in why
+    row = await service.get("/api/slots/tiny-a")
+    assert (row["state"], row["metadata"]["stale"]) == ("ready", True)
+    assert (await service.chat("tiny-a")).status_code == 200  # its child is alive, and proven
+    await simulator.fault("clear")
+
+    async def over() -> bool:
+        return not await hanging()
+
+    await service.until(over)
+    assert (await service.get("/api/slots/tiny-a"))["metadata"]["stale"] is False
+    lost = (await journal(service, type="lemond_lost"))["events"]
+    assert len(lost) == 1
