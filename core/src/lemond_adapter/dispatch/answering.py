@@ -404,7 +404,7 @@ class Answering:
         self._over = True
         self._plane.outbox.under_way -= 1
         if self._leased is not None:
-            self._plane.leases.end(self._leased)
+            self._plane.leases.release(self._leased)
             self._leased = None
         if self._gate is not None:
             gate, self._gate = self._gate, None

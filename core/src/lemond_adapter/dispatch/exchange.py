@@ -152,7 +152,7 @@ class Exchange(Answering):
         plane = self._plane
         self.flight.model = route.model
         self._leased = route.model
-        plane.leases.begin(route.model)
+        plane.leases.take(route.model)
         self._aim = aim = plane.aim(self._head.path, route)
         upstream = None if aim.gateway else plane.pools.take(aim.route)
         if upstream is not None:
