@@ -77,7 +77,7 @@ class Surface:
         self._adapter = adapter
         self._plane = plane
         self._board = board
-        self._registry = metrics.registry(adapter, plane)
+        self._metrics = metrics.Metrics(adapter, plane, board)
         self._acts: set[asyncio.Task[Any]] = set()
 
     def starlette(self) -> Starlette:
@@ -194,7 +194,8 @@ class Surface:
         return JSONResponse(reports.routes(self._adapter))
 
     async def metrics(self, request: Request) -> Response:
-        return Response(metrics.exposition(self._registry), media_type=metrics.CONTENT_TYPE)
+        text = self._metrics.text(hal0=request.query_params.get("hal0") == "1")
+        return Response(text, media_type=metrics.CONTENT_TYPE)
 
     async def nothing(self, request: Request) -> Response:
         what = f"{request.method} {request.url.path}"

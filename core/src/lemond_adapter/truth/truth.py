@@ -113,6 +113,8 @@ class Truth:
         self.unknown_why: str | None = "lemond was not asked yet"
         self.unknown_lines: Counter[str] = Counter()
         self.listings = 0
+        self.listed_at: datetime | None = None
+        """When the last listing was taken."""
         self.on_body: Callable[[dict[str, Any]], None] | None = None
         """Gets every health body as it came, for recording."""
         self._taps: list[Callable[[LogEntry], None]] = []
@@ -239,6 +241,7 @@ class Truth:
             self._listing_open = False
             call.cancel()
         self.listings += 1
+        self.listed_at = datetime.now(UTC)
         async with self._turn:
             self._turn.notify_all()
         return True

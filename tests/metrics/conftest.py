@@ -1,0 +1,64 @@
+"""Reads an exposition as Prometheus would."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+
+@dataclass(frozen=True)
+class Exposition:
+    """`labels` has the label names of each series name."""
+
+    families: dict[str, Metric]
+    labels: dict[str, frozenset[str]]
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """The sample of exactly these labels; None where there is none."""
+        for family in self.families.values():
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return float(sample.value)
+        return None
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum over samples that have at least these labels."""
+        samples = [sample for family in self.families.values() for sample in family.samples]
+        wanted = labels.items()
+        return sum(
+            sample.value for sample in samples if sample.name == name and wanted <= sample.labels.items()
+        )
+
+
+def read(text: str) -> Exposition:
+    """Fails on a sample told twice: Prometheus refuses the whole scrape then."""
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    labels: dict[str, frozenset[str]] = {}
+    seen: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+    for family in families.values():
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in seen, f"told twice: {key}"
+            seen.add(key)
+            names = frozenset(sample.labels)
+            assert labels.setdefault(sample.name, names) == names, f"{sample.name}: differing labels"
+    return Exposition(families, labels)
+
+
+@pytest.fixture
+def scrape() -> Callable[..., Awaitable[Exposition]]:
+    """The exposition of a running service."""
+
+    async def get(url: str, query: str = "") -> Exposition:
+        async with httpx.AsyncClient(trust_env=False, timeout=10.0) as client:
+            answer = await client.get(f"{url}/metrics{query}")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain; version=")
+        return read(answer.text)
+
+    return get
