@@ -17,6 +17,7 @@ from rich.table import Table
 
 from lemond_adapter.captures import read_capture, replay
 from lemond_adapter.cli.client import Service
+from lemond_adapter.cli.doctor.finding import Finding
 from lemond_adapter.drivers import generic_driver, installed_drivers, select_driver
 from lemond_adapter.types import ConfigError, Resynced, encode_event
 
@@ -173,24 +174,45 @@ def _slot_table(rows: list[dict[str, Any]]) -> Table:
 
 @app.command()
 def doctor(
-    lemond: Annotated[str, typer.Option(help="lemond's URL.")] = DEFAULT_LEMOND,
+    lemond: Annotated[str | None, typer.Option(help=f"lemond's URL; default {DEFAULT_LEMOND}.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The service's TOML file: its slots are checked.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What is wrong, and what to do. Example: lemond-adapter doctor --lemond http://127.0.0.1:13305"""
     from lemond_adapter.cli.doctor import examine
-    from lemond_adapter.service.config import secret
+    from lemond_adapter.service.config import load_config, secret
 
-    logging.getLogger("lemond_adapter").setLevel(logging.ERROR)
-    found = asyncio.run(examine(lemond, secret("LEMONADE_API_KEY")))
+    logging.getLogger("lemond_adapter").setLevel(logging.CRITICAL)
+    settings = load_config(config)
+    found = asyncio.run(
+        examine(
+            lemond or settings.lemond.url,
+            secret(settings.lemond.api_key_env),
+            admin_key=secret(settings.lemond.admin_api_key_env),
+            slots=tuple(settings.slot_specs()),
+        )
+    )
     if as_json:
-        keys = ("check", "grade", "what", "fix")
-        say(json.dumps([{key: getattr(finding, key) for key in keys} for finding in found]))
+        say(json.dumps([finding.as_json() for finding in found]))
     else:
         for finding in found:
-            say(f"{finding.grade:8} {finding.check}: {_plain(finding.what)}")
-            if finding.fix:
-                say(f"{'':8} -> {finding.fix}")
+            _show_finding(finding)
     raise typer.Exit(1 if any(finding.grade == "problem" for finding in found) else 0)
+
+
+_GRADE_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+def _show_finding(finding: Finding) -> None:
+    grade = typer.style(f"{finding.grade:8}", fg=_GRADE_COLOURS[finding.grade], bold=finding.grade != "ok")
+    typer.echo(f"{grade} {finding.check}: {_plain(finding.what)}")
+    if finding.grade == "ok":
+        return
+    for label, text in (("seen", finding.evidence), ("so", finding.consequence), ("do", finding.fix)):
+        if text:
+            typer.echo(f"{'':8}   {label + ':':6}{_plain(text)}")
 
 
 drivers_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
