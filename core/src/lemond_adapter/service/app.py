@@ -17,7 +17,7 @@ from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.dispatch.catalogue_view import model_rows
 from lemond_adapter.dispatch.dataplane import DataPlane
 from lemond_adapter.dispatch.envelope import Refusal, refusal_for
-from lemond_adapter.service import metrics, reports, sse
+from lemond_adapter.service import logs, metrics, reports, sse
 from lemond_adapter.service.page import PAGE
 from lemond_adapter.service.session import Session, refused
 from lemond_adapter.slots.rows import SlotBoard
@@ -30,6 +30,7 @@ def build_app(adapter: LemondAdapter, *, api_key: str | None = None, hold_s: flo
     """The application over a running adapter. With `api_key`, everything but `/`, `/healthz` and
     `/readyz` wants it as a bearer token or `x-api-key`."""
     plane = DataPlane(adapter, default_hold_s=hold_s)
+    logs.follow(adapter, plane)
     surface = Surface(adapter, plane, SlotBoard(adapter))
     return Front(plane, surface.starlette(), api_key)
 

@@ -115,7 +115,7 @@ async def _serve(
             http=Protocol,
             ws="none",
             lifespan="off",
-            log_level="warning",
+            log_config=None,
             access_log=False,
             server_header=False,
             timeout_keep_alive=75,
