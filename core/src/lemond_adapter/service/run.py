@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.service.app import build_app
 from lemond_adapter.service.config import Config, secret
+from lemond_adapter.service.notify import announced
 from lemond_adapter.truth.address import is_loopback
 from lemond_adapter.types import ConfigError, LemondError
 
@@ -134,7 +135,8 @@ async def _serve(
     url = f"http://{host}:{bound.getsockname()[1]}"
     say(f"ready: {url} lemond={adapter.version or 'unreachable'} driver={driver}")
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    async with announced(f"serving at {url}"):
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     warming.cancel()
     adapter.hub.close()
