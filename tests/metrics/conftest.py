@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
+
+from lemond_adapter.simulator import SimulatorProcess
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,33 @@ def scrape() -> Callable[..., Awaitable[Exposition]]:
         return read(answer.text)
 
     return get
+
+
+@pytest.fixture
+async def busy(simulator: SimulatorProcess, start_service: Any, tmp_path: Path) -> Any:
+    """A service that has seen traffic, a crash, an eviction, a failed load and nonsense."""
+    config = tmp_path / "adapter.toml"
+    config.write_text('[slots.primary]\nmodel = "tiny-a"\naliases = ["gpt-4o"]\n')
+    service = await start_service("--lemond", simulator.url, "--config", str(config))
+    assert (await service.chat("gpt-4o", stream=True)).status_code == 503
+    await service.until(lambda: service.routed("tiny-a"))
+    for _ in range(3):
+        assert (await service.chat("primary", stream=True)).status_code == 200
+    await simulator.fault("crash", model="tiny-a")
+    held = await service.post(
+        "/v1/chat/completions",
+        {"model": "primary", "messages": [{"role": "user", "content": "x"}]},
+        Prefer="wait=30",
+    )
+    assert held.status_code == 200, held.text
+    await service.loaded("tiny-b")
+    await simulator.unload("tiny-b")
+    await simulator.fault("load_failure", model="tiny-c")
+    assert (await service.chat("tiny-c")).status_code == 503
+
+    async def failed() -> bool:
+        return bool((await service.chat("tiny-c")).json()["error"]["code"] == "slot.error")
+
+    await service.until(failed)
+    assert (await service.chat("nobody\u2028 knows\x1b[31m this")).status_code == 404
+    return service

@@ -3,44 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from lemond_adapter.service.metrics.families import FAMILIES
 from lemond_adapter.service.metrics.hal0 import NAMES
-from lemond_adapter.simulator import SimulatorProcess
-
-
-@pytest.fixture
-async def busy(simulator: SimulatorProcess, start_service: Any, tmp_path: Path) -> Any:
-    """A service that has seen traffic, a crash, an eviction, a failed load and nonsense."""
-    config = tmp_path / "adapter.toml"
-    config.write_text('[slots.primary]\nmodel = "tiny-a"\naliases = ["gpt-4o"]\n')
-    service = await start_service("--lemond", simulator.url, "--config", str(config))
-    assert (await service.chat("gpt-4o", stream=True)).status_code == 503
-    await service.until(lambda: service.routed("tiny-a"))
-    for _ in range(3):
-        assert (await service.chat("primary", stream=True)).status_code == 200
-    await simulator.fault("crash", model="tiny-a")
-    held = await service.post(
-        "/v1/chat/completions",
-        {"model": "primary", "messages": [{"role": "user", "content": "x"}]},
-        Prefer="wait=30",
-    )
-    assert held.status_code == 200, held.text
-    await service.loaded("tiny-b")
-    await simulator.unload("tiny-b")
-    await simulator.fault("load_failure", model="tiny-c")
-    assert (await service.chat("tiny-c")).status_code == 503
-
-    async def failed() -> bool:
-        return bool((await service.chat("tiny-c")).json()["error"]["code"] == "slot.error")
-
-    await service.until(failed)
-    assert (await service.chat("nobody\u2028 knows\x1b[31m this")).status_code == 404
-    return service
 
 
 async def test_everything_that_is_exposed_is_in_the_table_and_the_reverse(busy: Any, scrape: Any) -> None:

@@ -159,6 +159,11 @@ CONTROL_REQUESTS = Family("control_requests", "counter", "Requests sent to lemon
 CONTROL_RATE = Family(
     "control_requests_last_minute", "gauge", "Of these, in the last 60 s; at most 4 in steady state."
 )
+WATCH_CONNECTED = Family(
+    "watch_connected",
+    "gauge",
+    "1 while lemond tells of changes: its log stream, or its native events, are open.",
+)
 STREAM_CONNECTED = Family("log_stream_connected", "gauge", "1 while the log stream is open.")
 STREAM_RECONNECTS = Family("log_stream_reconnects", "counter", "Log streams opened after the first one.")
 STREAM_GAPS = Family("log_stream_gaps", "counter", "Holes in the seq of lemond's log.")

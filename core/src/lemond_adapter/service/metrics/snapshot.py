@@ -15,6 +15,7 @@ from lemond_adapter.service.metrics import families
 from lemond_adapter.service.metrics.families import Family
 from lemond_adapter.service.metrics.labels import Bounded
 from lemond_adapter.slots.rows import SlotBoard
+from lemond_adapter.truth.truth import Truth
 from lemond_adapter.types import SlotState
 
 
@@ -62,6 +63,7 @@ class SnapshotCollector(Collector):
     def _log_stream(self) -> Iterator[Metric]:
         truth = self._adapter.truth
         status = truth.stream.status
+        yield _one(families.WATCH_CONNECTED, status.connected or _native_connected(truth))
         yield _one(families.STREAM_CONNECTED, status.connected)
         yield _one(families.STREAM_RECONNECTS, status.reconnects)
         yield _one(families.STREAM_GAPS, truth.stream.cursor.gaps)
@@ -104,6 +106,11 @@ class SnapshotCollector(Collector):
         yield _one(families.LOADS_PENDING, pending)
         yield _one(families.EVENTS, adapter.hub.seq)
         yield _one(families.SUBSCRIBERS, adapter.hub.subscribers)
+
+
+def _native_connected(truth: Truth) -> bool:
+    source = truth.native.status
+    return source is not None and source.connected
 
 
 def _one(family: Family, value: float) -> Metric:
