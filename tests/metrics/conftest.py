@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,27 @@ def scrape() -> Callable[..., Awaitable[Exposition]]:
     return get
 
 
+async def held(service: Any, model: str) -> httpx.Response:
+    """A request that waits for its model."""
+    body = {"model": model, "messages": [{"role": "user", "content": "who are you?"}]}
+    answer: httpx.Response = await service.post("/v1/chat/completions", body, Prefer="wait=30")
+    return answer
+
+
+async def comes_back(service: Any, model: str) -> None:
+    """As a client does that obeys: a request that meets the dying process is refused once."""
+    async with asyncio.timeout(20):
+        while (answer := await held(service, model)).status_code != 200:
+            assert answer.status_code == 503, answer.text
+            await asyncio.sleep(int(answer.headers["retry-after-ms"]) / 1000)
+
+
+@pytest.fixture
+def recovers() -> Callable[[Any, str], Awaitable[None]]:
+    """Waits until a lost model serves again."""
+    return comes_back
+
+
 @pytest.fixture
 async def busy(simulator: SimulatorProcess, start_service: Any, tmp_path: Path) -> Any:
     """A service that has seen traffic, a crash, an eviction, a failed load and nonsense."""
@@ -78,14 +100,9 @@ async def busy(simulator: SimulatorProcess, start_service: Any, tmp_path: Path) 
     await service.until(lambda: service.routed("tiny-a"))
     for _ in range(3):
         assert (await service.chat("primary", stream=True)).status_code == 200
+    assert (await held(service, "tiny-b")).status_code == 200
     await simulator.fault("crash", model="tiny-a")
-    held = await service.post(
-        "/v1/chat/completions",
-        {"model": "primary", "messages": [{"role": "user", "content": "x"}]},
-        Prefer="wait=30",
-    )
-    assert held.status_code == 200, held.text
-    await service.loaded("tiny-b")
+    await comes_back(service, "primary")
     await simulator.unload("tiny-b")
     await simulator.fault("load_failure", model="tiny-c")
     assert (await service.chat("tiny-c")).status_code == 503

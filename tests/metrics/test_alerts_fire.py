@@ -141,7 +141,7 @@ async def start_prometheus(tmp_path: Path) -> AsyncIterator[Callable[[str], Awai
 
 
 async def test_the_right_alerts_fire_and_resolve(
-    simulator: SimulatorProcess, start_service: Any, start_prometheus: Any, tmp_path: Path
+    simulator: SimulatorProcess, start_service: Any, start_prometheus: Any, recovers: Any, tmp_path: Path
 ) -> None:
     config = tmp_path / "adapter.toml"
     config.write_text('[slots.primary]\nmodel = "tiny-a"\n[slots.broken]\nmodel = "tiny-c"\n')
@@ -159,10 +159,7 @@ async def test_the_right_alerts_fire_and_resolve(
     # A crash loop; each time the model comes back.
     for _ in range(4):
         await simulator.fault("crash", model="tiny-a")
-        held = await service.post(
-            "/v1/chat/completions", {"model": "primary", "messages": []}, Prefer="wait=30"
-        )
-        assert held.status_code == 200, held.text
+        await recovers(service, "primary")
     await prometheus.fires("LemondCrashLoop", "tiny-a")
     await prometheus.resolves("LemondCrashLoop")
 

@@ -31,7 +31,7 @@ async def test_the_slos_are_measured(busy: Any, scrape: Any) -> None:
     found = await scrape(busy.url)
     value, total = found.value, found.total
     assert total("lemond_adapter_requests_total", slot="primary", outcome="served") == 4
-    assert total("lemond_adapter_requests_total", slot="primary", outcome="slot.loading") == 1
+    assert total("lemond_adapter_requests_total", slot="primary", outcome="slot.loading") >= 1
     assert total("lemond_adapter_requests_total", slot="unresolved", outcome="model.not_found") == 1
     assert total("lemond_adapter_retry_after_seconds_count", code="slot.loading") >= 2
     assert total("lemond_adapter_retry_after_seconds_count", code="slot.error") >= 1
@@ -41,7 +41,7 @@ async def test_the_slos_are_measured(busy: Any, scrape: Any) -> None:
     assert value("lemond_adapter_upstream_unavailable_total") == 0
     assert value("lemond_adapter_ttft_seconds_count", slot="primary") == 3
     assert total("lemond_adapter_output_tokens_per_second_count", slot="primary") >= 1
-    assert value("lemond_adapter_hold_seconds_count", outcome="served") == 1
+    assert value("lemond_adapter_hold_seconds_count", outcome="served") >= 1
     assert value("lemond_adapter_load_duration_seconds_count", model="tiny-a") == 2
     assert total("lemond_adapter_time_to_route_stable_seconds_count") >= 3
     assert value("lemond_adapter_eviction_recovery_seconds_count", reason="crash") == 1

@@ -124,7 +124,7 @@ def _printable(logger: Any, name: str, fields: structlog.typing.EventDict) -> st
 def follow(adapter: LemondAdapter, plane: DataPlane) -> None:
     """Logs each slot event at info, also those there were before; each request at debug, those that were
     not served at info."""
-    past = adapter.hub.after(0)
+    past = adapter.hub.after(adapter.hub.oldest() - 1)
     for event in past if isinstance(past, list) else []:
         _event(event)
     adapter.hub.observers.append(_event)

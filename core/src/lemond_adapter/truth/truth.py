@@ -40,6 +40,10 @@ from lemond_adapter.types import (
     LemondLost,
     LemondStarted,
     LoadedModel,
+    LoadFailed,
+    LoadStarted,
+    ModelLoaded,
+    ProcessSpawned,
     Resynced,
     ResyncReason,
     SlotEvent,
@@ -49,6 +53,8 @@ from lemond_adapter.types import (
 log = logging.getLogger(__name__)
 
 COALESCE_S = 0.005
+
+_LOAD_EVENTS = (LoadStarted, ProcessSpawned, ModelLoaded, LoadFailed)
 
 RECHECK_S = 0.2
 """Pause before a listing that is only to confirm the one before."""
@@ -77,9 +83,9 @@ class Truth:
         slot_name: Callable[[str], str | None],
         timing: Timing,
     ) -> None:
-        self._address = address
+        self.address = address
         self._client = client
-        self._hub = hub
+        self.hub = hub
         self._slot_name = slot_name
         self._timing = timing
         loop = asyncio.get_running_loop()
@@ -115,6 +121,8 @@ class Truth:
         self.listings = 0
         self.listed_at: datetime | None = None
         """When the last listing was taken."""
+        self.loads_for_us: Callable[[str], bool] = lambda model: False
+        """Whether a load of ours is what lemond is busy with."""
         self.on_body: Callable[[dict[str, Any]], None] | None = None
         """Gets every health body as it came, for recording."""
         self._taps: list[Callable[[LogEntry], None]] = []
@@ -186,9 +194,12 @@ class Truth:
     def publish(self, events: list[SlotEvent]) -> None:
         """Stamps and sends events, and sees to what the ledger wants next."""
         for event in events:
-            if event.model is not None and event.slot is None:
-                event = event.model_copy(update={"slot": self._slot_name(event.model)})
-            self._hub.publish(event)
+            if event.model is not None:
+                more: dict[str, Any] = {} if event.slot else {"slot": self._slot_name(event.model)}
+                if isinstance(event, _LOAD_EVENTS) and self.loads_for_us(event.model):
+                    more["initiator"] = "adapter"
+                event = event.model_copy(update=more)
+            self.hub.publish(event)
         if self.ledger.wants_listing:
             self._wanted.set()
         self._arm_expiry()
@@ -279,7 +290,7 @@ class Truth:
             return
         if self.neighbour.shared:
             self.reading.complain(
-                f"two lemonds share {self._address.url} (WebSocket ports {old_port} and {port} "
+                f"two lemonds share {self.address.url} (WebSocket ports {old_port} and {port} "
                 "alternate): stop one of them; until then only processes say what is gone"
             )
         else:
@@ -295,7 +306,7 @@ class Truth:
         self._started_anew = False
         selection = self.reading.selection if fits else self.reading.choose(reported)
         assert selection is not None
-        self._hub.publish(
+        self.hub.publish(
             LemondStarted(
                 version=selection.version,
                 driver=selection.driver.name,
@@ -329,15 +340,15 @@ class Truth:
     def _stream_url(self) -> str | None:
         ports: list[int] = []
         if self.driver is not None and self.driver.traits.log_stream_on_main_port:
-            ports.append(self._address.port)
+            ports.append(self.address.port)
         if self.listing is not None and self.listing.websocket_port is not None:
             ports.append(self.listing.websocket_port)
         if not ports or not self.reachable or self.native.active:
             return None
         # Where both exist the main port comes first; after a failure the other one has its turn.
         port = ports[self.stream.status.failures % len(ports)]
-        host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
-        scheme = "wss" if self._address.scheme == "https" else "ws"
+        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+        scheme = "wss" if self.address.scheme == "https" else "ws"
         return f"{scheme}://{host}:{port}/logs/stream"
 
     def _native_up(self, reason: ListReason | None) -> None:

@@ -47,7 +47,7 @@ class Metrics:
         for slot in adapter.slots.slots:
             requests.expect(slot)
         plane.traffic.observers += [requests.take, lifecycle.flight, hal0.take]
-        past = adapter.hub.after(0)
+        past = adapter.hub.after(adapter.hub.oldest() - 1)
         for event in past if isinstance(past, list) else []:
             age = (datetime.now(UTC) - event.at).total_seconds()
             lifecycle.take(event, time.monotonic() - age)

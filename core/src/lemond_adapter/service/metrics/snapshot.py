@@ -104,7 +104,7 @@ class SnapshotCollector(Collector):
         yield _one(families.ROUTES, len(ledger.routes))
         pending = sum(loader.pending(model) is not None for model in ledger.records)
         yield _one(families.LOADS_PENDING, pending)
-        yield _one(families.EVENTS, adapter.hub.seq)
+        yield _one(families.EVENTS, adapter.hub.seq - adapter.hub.first)
         yield _one(families.SUBSCRIBERS, adapter.hub.subscribers)
 
 
