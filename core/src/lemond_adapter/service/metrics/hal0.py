@@ -1,8 +1,4 @@
-"""The gauges that hal0's dashboards and alerts read, under hal0's own names, from what is known here.
-
-Left out, because nothing here knows them: `hal0_lemonade_prompt_tokens`, `_input_tokens`,
-`_decode_tokens` (bodies are not read), `_flm_*` and `_kv_occupancy_ratio` (FLM's own numbers).
-"""
+"""The gauges that hal0's dashboards and alerts read, under hal0's own names, from what is known here."""
 
 from __future__ import annotations
 
@@ -24,6 +20,18 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "max_models": ("How many models of a type lemond keeps loaded; -1 = unlimited.", ("type",)),
     "metrics_last_scrape_seconds": ("Unix time of the last answer of lemond's health.", ()),
 }
+
+LEFT_OUT = (
+    "prompt_tokens",
+    "input_tokens",
+    "decode_tokens",
+    "kv_occupancy_ratio",
+    "flm_decode_tokens_per_second",
+    "flm_prefill_tokens_per_second",
+    "flm_ttft_seconds",
+    "flm_decode_duration_seconds",
+)
+"""Token counts are in bodies, which are not read; the rest are FLM's own numbers."""
 
 _LAST = ["last_request"]
 
