@@ -9,7 +9,7 @@ STAMP := $(VENV)/.checks
 .PHONY: run test test-all lint types docs bench sdks clean
 
 run: $(RUNS)
-	@exec $(BIN)/lemond-adapter serve --simulate
+	@exec $(BIN)/lemond-adapter serve --simulate $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"
