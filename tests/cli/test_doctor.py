@@ -345,6 +345,32 @@ async def test_threads_taken_by_others_are_counted(simulator: SimulatorProcess) 
     assert found["fix"]
 
 
+def own_address() -> str | None:
+    """An address of this host that is not its loopback; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.254", 9))
+        except OSError:
+            return None
+        found = str(probe.getsockname()[0])
+    return None if found.startswith("127.") else found
+
+
+async def test_children_of_another_host_are_out_of_reach() -> None:
+    address = own_address()
+    if address is None:
+        pytest.skip("this host has no address but its loopback")
+    async with SimulatorProcess(extra_args=["--listen", f"{address}:0"]) as simulator:
+        url = simulator.url.replace("127.0.0.1", address)
+        code, text = await doctor("--lemond", url, "--json")
+    found = {finding["check"]: finding for finding in json.loads(text) if finding["grade"] != "ok"}
+    assert code == 0, "it works, through lemond"
+    assert found.keys() == {"children", "processes"}
+    assert "not reachable from here" in found["children"]["what"]
+    assert "goes through lemond" in found["children"]["consequence"]
+    assert "on lemond's host" in found["processes"]["fix"]
+
+
 async def test_all_is_well_with_a_loaded_model(simulator: SimulatorProcess) -> None:
     await simulator.load("tiny-a")
     code, text = await doctor("--lemond", simulator.url, "--json")
