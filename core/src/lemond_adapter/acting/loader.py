@@ -111,7 +111,9 @@ class Loader:
             load.not_before = 0.0
 
     def look_again(self) -> None:
-        """Something changed that a waiting load may have waited for."""
+        """Something changed that a waiting load may have waited for. Called after every request."""
+        if not len(self._queue):
+            return
         for load in self._queue:
             if load.began is None and load.not_before and load.model not in self._not_before:
                 load.not_before = 0.0
