@@ -11,11 +11,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 
@@ -129,29 +131,56 @@ async def test_under_systemd_it_is_json(simulator: SimulatorProcess, ours: bool,
     assert said.startswith(expected)
 
 
+async def test_a_log_that_nobody_reads_holds_up_nothing(simulator: SimulatorProcess) -> None:
+    """A pipe takes 64 KiB; then whoever writes to it waits, for ever."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "lemond_adapter", "serve", "--listen", "127.0.0.1:0", "-v"]
+    process = subprocess.Popen([*command, "--lemond", simulator.url], stdout=subprocess.PIPE, stderr=writing)
+    os.close(writing)
+    assert process.stdout is not None
+    url = (await asyncio.to_thread(process.stdout.readline)).split()[1].decode()
+    lines = 1500  # of about 150 bytes each
+    async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+        for _ in range(lines):
+            answer = await client.post(f"{url}/v1/chat/completions", json={"model": "nobody-knows"})
+            assert answer.status_code == 404
+        assert (await client.get(f"{url}/healthz")).status_code == 200
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, 20) == 0, "nor its end"
+    process.stdout.close()
+    with os.fdopen(reading, "rb") as said:
+        text = said.read()
+    assert 50_000 < len(text) < lines * 100, "the pipe was full"
+
+
 @pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """Logging into a string, put back afterwards."""
+def written() -> Iterator[Callable[[], str]]:
+    """Logging into a string, put back afterwards; gives what was written."""
     root, text = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers, root.level
-    logs.configure("json", verbose=True, secrets=["s3cret-key", "abc"], stream=text)
-    yield text
+    finish = logs.configure("json", verbose=True, secrets=["s3cret-key", "abc"], stream=text)
+
+    def all_of_it() -> str:
+        finish()
+        return text.getvalue()
+
+    yield all_of_it
     logging.captureWarnings(False)
     root.handlers = handlers
     root.setLevel(level)
     structlog.reset_defaults()
 
 
-def test_a_key_that_turns_up_in_a_text_is_blotted_out(written: io.StringIO) -> None:
+def test_a_key_that_turns_up_in_a_text_is_blotted_out(written: Callable[[], str]) -> None:
     logging.getLogger("lemond_adapter.truth").warning("lemond says: bad key %s (abc)", "s3cret-key")
     try:
         raise ValueError("quoting s3cret-key")
     except ValueError:
         logging.getLogger("lemond_adapter.truth").exception("failed")
-    first, second = map(json.loads, written.getvalue().splitlines())
+    first, second = map(json.loads, written().splitlines())
     assert first["message"] == "lemond says: bad key [key] (abc)", "words of three letters are no keys"
     assert "quoting [key]" in second["exception"]
-    assert "s3cret" not in written.getvalue()
+    assert "s3cret" not in written()
 
 
 @dataclass(slots=True)
@@ -159,9 +188,33 @@ class Identified(Flight):
     request_id: str | None = None
 
 
-def test_the_request_id_is_in_the_line(written: io.StringIO) -> None:
+def test_what_could_not_be_written_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MOST_BEHIND", 10)
+    reached, go = threading.Event(), threading.Event()
+    lines: list[str] = []
+
+    class Stuck(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            reached.set()
+            assert go.wait(20)
+            lines.append(record.getMessage())
+
+    behind = logs.WrittenBehind(Stuck())
+    told: list[str] = []
+    monkeypatch.setattr(logs.log, "warning", lambda text, *values: told.append(text % values))
+    behind.emit(logging.makeLogRecord({"msg": "first"}))
+    assert reached.wait(20)
+    for number in range(25):
+        behind.emit(logging.makeLogRecord({"msg": f"{number}"}))
+    go.set()
+    behind.finish(20.0)
+    assert lines == ["first", *map(str, range(10))]
+    assert told == ["15 lines were not written: nobody took them"]
+
+
+def test_the_request_id_is_in_the_line(written: Callable[[], str]) -> None:
     logs._request(Identified("/v1/x", 1.0, ended=2.0, outcome="slot.loading", status=503, request_id="r-17"))
-    line = json.loads(written.getvalue())
+    line = json.loads(written())
     assert (line["request_id"], line["duration_s"]) == ("r-17", 1.0)
 
 

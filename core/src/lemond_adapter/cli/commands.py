@@ -94,7 +94,7 @@ def serve(
 
     settings = load_config(config)
     keys = (settings.lemond.api_key_env, settings.lemond.admin_api_key_env, settings.listen.api_key_env)
-    logs.configure(log_format.value, verbose=verbose, secrets=[secret(key) for key in keys])
+    finish_logs = logs.configure(log_format.value, verbose=verbose, secrets=[secret(key) for key in keys])
     if lemond is not None:
         changed = settings.lemond.model_copy(update={"url": lemond})
         settings = settings.model_copy(update={"lemond": changed})
@@ -107,12 +107,15 @@ def serve(
         say(f"{config or 'defaults'}: ok, {len(settings.slots)} slots")
         return
     options = Options(simulate=simulate, insecure=insecure, time_scale=time_scale, config_file=config)
+    serving = run(settings, options, say)
     try:
         import uvloop
     except ModuleNotFoundError:
-        asyncio.run(run(settings, options, say))
+        asyncio.run(serving)
     else:
-        uvloop.run(run(settings, options, say))
+        uvloop.run(serving)
+    finally:
+        finish_logs()
 
 
 @app.command()

@@ -1,5 +1,8 @@
 """One line an event, for people or for machines; every module's `logging` call comes out the same way.
 
+Lines are written by a thread of their own: a terminal that is paused, or a pipe that nobody empties, holds
+up nothing but the log.
+
 Bodies and client names are never given to a logger; keys that turn up in a text all the same (an error of
 lemond's may quote one) are blotted out at the last moment.
 """
@@ -8,8 +11,12 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import sys
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -26,6 +33,10 @@ _CHATTY = ("asyncio", "httpcore", "httpx", "uvicorn", "websockets")
 
 SHORTEST_KEY = 4
 
+MOST_BEHIND = 10_000
+
+log = logging.getLogger(__name__)
+
 events = structlog.stdlib.get_logger("lemond_adapter.events")
 requests = structlog.stdlib.get_logger("lemond_adapter.requests")
 
@@ -36,14 +47,17 @@ def configure(
     verbose: bool = False,
     secrets: Iterable[str | None] = (),
     stream: TextIO | None = None,
-) -> None:
-    """Sets up logging for this process. `auto` is JSON under systemd, else for people."""
+) -> Callable[[], None]:
+    """Sets up logging for this process. `auto` is JSON under systemd, else for people.
+
+    To be called at the end: what is returned waits until all is written, for a second at the most.
+    """
     out = sys.stderr if stream is None else stream
     machine = log_format == "json" or (log_format == "auto" and is_journal(out))
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _stamp,
     ]
     if machine:
         rendering: list[structlog.typing.Processor] = [
@@ -77,14 +91,89 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(out)
-    handler.setFormatter(formatter)
+    writing = LineWriter(out)
+    writing.setFormatter(formatter)
+    behind = WrittenBehind(writing)
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = [behind]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    return behind.finish
+
+
+class LineWriter(logging.Handler):
+    """Writes to the file descriptor where there is one: a thread that is stuck in a write must hold no lock
+    of the interpreter's, which could not end then."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        try:
+            self._descriptor: int | None = stream.fileno()
+        except (OSError, ValueError):
+            self._descriptor = None
+
+    def createLock(self) -> None:
+        """None: one thread writes, and logging's own end would wait for the lock."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record) + "\n"
+            if self._descriptor is None:
+                self._stream.write(line)
+            else:
+                left = line.encode(errors="replace")
+                while left:
+                    left = left[os.write(self._descriptor, left) :]
+        except OSError:
+            return  # stderr is closed, or its reader is gone: there is nowhere to say so
+        except Exception:  # noqa: BLE001 - a record that cannot be formatted is reported by logging itself
+            self.handleError(record)
+
+
+class WrittenBehind(logging.Handler):
+    """Hands records to a thread. When `MOST_BEHIND` wait, further ones are counted instead, and the count
+    is told once there is room."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__()
+        self._handler = handler
+        self._records: queue.Queue[logging.LogRecord] = queue.Queue(MOST_BEHIND)
+        self._missed = 0
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Never waits."""
+        try:
+            self._records.put_nowait(record)
+        except queue.Full:
+            self._missed += 1
+
+    def finish(self, limit_s: float = 1.0) -> None:
+        """Waits until all is written, up to a limit: nobody may be reading."""
+        end = time.monotonic() + limit_s
+        while self._records.unfinished_tasks and time.monotonic() < end:
+            time.sleep(0.005)
+
+    def _write(self) -> None:
+        while True:
+            record = self._records.get()
+            self._handler.handle(record)
+            self._records.task_done()
+            if self._missed and self._records.empty():
+                missed, self._missed = self._missed, 0
+                log.warning("%d lines were not written: nobody took them", missed)
+
+
+def _stamp(logger: Any, name: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """When it was said, which may be well before it is written."""
+    record = fields.get("_record")
+    moment = datetime.fromtimestamp(record.created, UTC) if record is not None else datetime.now(UTC)
+    fields["at"] = f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
+    return fields
 
 
 def is_journal(stream: TextIO) -> bool:
