@@ -62,9 +62,7 @@ class Keeper:
         self._touched_at = float("-inf")
 
     def start(self) -> None:
-        """Begins, with the warm set."""
-        self._todo += [Bring(model, 0.0, "it is in the warm set") for model in self.steward.warm]
-        self._wake.set()
+        """Begins with what has been observed so far."""
         self._task = asyncio.create_task(self._keep(), name="keeper")
 
     async def close(self) -> None:

@@ -134,6 +134,8 @@ class Steward:
                 self._in_flight.pop(model, None)
                 self._cascade_over(now)
                 return self._returned(model, now)
+            case Resynced(reason="startup"):
+                return [Bring(model, now, "it is in the warm set") for model in self.warm]
             case Resynced(reason="restart"):
                 return self._lemond_restarted(now)
         return []
