@@ -56,6 +56,7 @@ async def test_the_slos_are_measured(busy: Any, scrape: Any) -> None:
     assert value("lemond_adapter_process_crashes_total", model="tiny-a") == 1
     assert total("lemond_adapter_load_failures_total") >= 1
     assert total("lemond_adapter_evictions_total") >= 1
+    assert value("lemond_adapter_decisions_total", kind="slot.cascade") == 1
     assert value("lemond_adapter_slot_in_flight", slot="primary") == 0
     states = total("lemond_adapter_slot_state", slot="primary")
     assert states == 1, "a slot is in one state"

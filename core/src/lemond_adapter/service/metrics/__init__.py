@@ -52,6 +52,9 @@ class Metrics:
             age = (datetime.now(UTC) - event.at).total_seconds()
             lifecycle.take(event, time.monotonic() - age)
         adapter.hub.observers.append(lifecycle.take)
+        for note in adapter.actor.notes.recent:
+            lifecycle.decided(note.kind)
+        adapter.actor.notes.observers.append(lambda note: lifecycle.decided(note.kind))
 
     def text(self, *, hal0: bool = False) -> bytes:
         """The exposition; with `hal0` also the gauges under hal0's names."""

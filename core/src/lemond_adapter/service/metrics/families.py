@@ -95,6 +95,13 @@ RESYNC_CHANGES = Family(
     "resync_changes", "counter", "Things that such a comparison found different.", ("reason",)
 )
 
+DECISIONS = Family(
+    "decisions",
+    "counter",
+    "Notes of the journal by kind, e.g. slot.evicted_by_idle_policy: what was done unasked, and why.",
+    ("kind",),
+)
+
 # What becomes of requests, from the data plane.
 
 REQUESTS = Family(

@@ -63,6 +63,8 @@ class LifecycleMetrics:
         self._losses = families.LEMOND_LOSSES.counter(registry)
         self._resyncs = families.RESYNCS.counter(registry)
         self._changes = families.RESYNC_CHANGES.counter(registry)
+        self._decisions = families.DECISIONS.counter(registry)
+        self._kinds = Bounded()
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -81,6 +83,10 @@ class LifecycleMetrics:
         model = flight.model
         if model is not None and flight.outcome in _WANTS and not self._routed(model):
             self._wanted.setdefault(model, flight.began)
+
+    def decided(self, kind: str) -> None:
+        """Something was done unasked."""
+        self._decisions.labels(self._kinds(kind)).inc()
 
     def take(self, event: SlotEvent, at: float | None = None) -> None:
         """Something changed, now or at `at`."""
