@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from lemond_adapter.cli.doctor.finding import Finding
+if TYPE_CHECKING:  # the doctor's package brings the whole adapter, which a table does not need
+    from lemond_adapter.cli.doctor.finding import Finding
 
 _EVENT_COLOURS = {
     "model_loaded": "green",
