@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -151,6 +152,22 @@ async def test_a_log_that_nobody_reads_holds_up_nothing(simulator: SimulatorProc
     with os.fdopen(reading, "rb") as said:
         text = said.read()
     assert 50_000 < len(text) < lines * 100, "the pipe was full"
+
+
+def test_a_line_is_whole_although_the_pipe_does_not_block() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    record = logging.makeLogRecord({"msg": "x" * 300_000})
+    with os.fdopen(writing, "w") as stream:
+        writer = threading.Thread(target=logs.LineWriter(stream).emit, args=(record,))
+        writer.start()
+        found = 0
+        while found < 300_001:
+            assert select.select([reading], [], [], 5.0)[0], f"only {found} bytes came"
+            found += len(os.read(reading, 65_536))
+        writer.join(20)
+    assert os.read(reading, 10) == b""
+    os.close(reading)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import select
 import sys
 import threading
 import time
@@ -125,13 +126,19 @@ class LineWriter(logging.Handler):
             if self._descriptor is None:
                 self._stream.write(line)
             else:
-                left = line.encode(errors="replace")
-                while left:
-                    left = left[os.write(self._descriptor, left) :]
+                _write_all(self._descriptor, line.encode(errors="replace"))
         except OSError:
             return  # stderr is closed, or its reader is gone: there is nowhere to say so
         except Exception:  # noqa: BLE001 - a record that cannot be formatted is reported by logging itself
             self.handleError(record)
+
+
+def _write_all(descriptor: int, left: bytes) -> None:
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:  # somebody who shares the terminal made it so
+            select.select([], [descriptor], [])
 
 
 class WrittenBehind(logging.Handler):
