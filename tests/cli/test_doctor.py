@@ -296,7 +296,7 @@ CASES = [
         "/v1/models",
         arguments=("--config", "typo.toml"),
     ),
-    Case("clock", "clock", "warning", "+400.", "log says", "timedatectl", fault("clock", seconds=400)),
+    Case("clock", "clock", "warning", "clock is +", "log says", "timedatectl", fault("clock", seconds=400)),
 ]
 
 FIVE = "".join(f'[slots.s{n}]\nmodel = "tiny-a"\n' for n in range(5))
