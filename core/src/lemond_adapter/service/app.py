@@ -17,7 +17,7 @@ from lemond_adapter.dispatch.dataplane import DataPlane
 from lemond_adapter.dispatch.envelope import Refusal
 from lemond_adapter.dispatch.traffic import Flight
 from lemond_adapter.journal import Journal
-from lemond_adapter.service import metrics, reports, sse
+from lemond_adapter.service import logs, metrics, reports, sse
 from lemond_adapter.service.page import PAGE
 from lemond_adapter.service.session import Session, refused
 from lemond_adapter.service.slot_routes import SlotRoutes
@@ -36,6 +36,7 @@ def build_app(
 ) -> ASGIApp:
     """Everything that is not the data plane, over a running adapter. With `api_key`, everything but `/`,
     `/healthz` and `/readyz` wants it as a bearer token or `x-api-key`."""
+    logs.follow(adapter, plane)
     plane.traffic.observers.append(lambda flight: _served(adapter, flight))
     surface = Surface(adapter, plane, board, journal)
     return Front(surface.starlette(), api_key)
@@ -87,7 +88,7 @@ class Surface:
         self._adapter = adapter
         self._plane = plane
         self._board = board
-        self._registry = metrics.registry(adapter, plane)
+        self._metrics = metrics.Metrics(adapter, plane, board)
 
     def starlette(self) -> Starlette:
         """The routes."""
@@ -151,7 +152,8 @@ class Surface:
         return JSONResponse(reports.routes(self._adapter))
 
     async def metrics(self, request: Request) -> Response:
-        return Response(metrics.exposition(self._registry), media_type=metrics.CONTENT_TYPE)
+        text = self._metrics.text(hal0=request.query_params.get("hal0") == "1")
+        return Response(text, media_type=metrics.CONTENT_TYPE)
 
     async def nothing(self, request: Request) -> Response:
         what = f"{request.method} {request.url.path}"

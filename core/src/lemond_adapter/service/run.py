@@ -19,6 +19,7 @@ from lemond_adapter.journal import Journal
 from lemond_adapter.service import keeping
 from lemond_adapter.service.app import build_app
 from lemond_adapter.service.config import Config, load_config, secret
+from lemond_adapter.service.notify import announced
 from lemond_adapter.service.server import Server, protocol_for, raise_file_limit, settle_memory
 from lemond_adapter.slots.rows import SlotBoard
 from lemond_adapter.truth.address import is_loopback
@@ -128,7 +129,7 @@ async def _serve(
             http=protocol_for(plane),
             ws="none",
             lifespan="off",
-            log_level="warning",
+            log_config=None,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=max(1, int(config.policy.drain_timeout_s)),
@@ -146,7 +147,8 @@ async def _serve(
     settle_memory()
     say(f"ready: {url} lemond={adapter.version or 'unreachable'} driver={driver}")
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    async with announced(f"serving at {url}"):
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     adapter.hub.close()
     server.should_exit = True
