@@ -28,8 +28,8 @@ RESULTS = Path(__file__).with_name("results.json")
 async def run(args: argparse.Namespace) -> list[Row]:
     quick = args.quick
     lemond = Target("lemond's gateway", urlsplit(args.gateway).port or 80, 0) if args.gateway else None
-    rows = await relay.measure(1 if quick else 5, 1 if quick else 2, lemond, args.model)
-    rows += await streams.measure(1 if quick else 5)
+    rows = await relay.measure(1 if quick else 4, 1 if quick else 2, lemond, args.model)
+    rows += await streams.measure(1 if quick else 4)
     rows += await scale.measure(2 if quick else 10, 5 if quick else 60)
     rows += await latency.measure(5 if quick else 50)
     rows += await lookups.measure(1 if quick else 7)
