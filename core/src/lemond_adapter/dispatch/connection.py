@@ -169,7 +169,7 @@ class ClientConnection(asyncio.Protocol):
         self.keep_alive = False
         if self._mode is _HEAD:
             self._transport.close()
-        elif self._mode is _ASGI and self._asgi is not None:
+        elif not self._asgi_answered and self._asgi is not None:
             self._asgi.shutdown()
         elif self._exchange is not None:
             self._exchange.stopping()

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]', re.DOTALL)
+_VALUE = re.compile(rb'\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")', re.DOTALL)
+_TRIES = 4
 _MODEL_PART = re.compile(rb'[;\s]name=(?:"model"|model(?![^;\s]))')
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;]{1,200}))', re.IGNORECASE)
 
@@ -78,8 +80,27 @@ def replace_model(body: bytes, content_type: str, name: str) -> bytes:
     if is_form(content_type.encode("latin-1", errors="replace")):
         start, end = _form_span(body, content_type)
         return body[:start] + name.encode() + body[end:]
+    new = json.dumps(name).encode()
+    # Looking for the word and asking the parser whether it was the right place is many times faster
+    # than following the whole structure; from the end, because the last one counts.
+    for at in _places(body)[:-_TRIES:-1]:
+        value = _VALUE.match(body, at)
+        if value is None:
+            continue
+        changed = body[: value.start(1)] + new + body[value.end(1) :]
+        if _parse(changed).model == name != _parse(body).model:
+            return changed
     start, end = _model_span(body)
-    return body[:start] + json.dumps(name).encode() + body[end:]
+    return body[:start] + new + body[end:]
+
+
+def _places(body: bytes) -> list[int]:
+    """Where a `"model"` ends."""
+    found, at = [], body.find(b'"model"')
+    while at >= 0:
+        found.append(at + 7)
+        at = body.find(b'"model"', at + 7)
+    return found
 
 
 def _model_span(body: bytes) -> tuple[int, int]:
