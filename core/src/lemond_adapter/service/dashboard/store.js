@@ -1,0 +1,151 @@
+// Everything the page knows. Events and frames change it; the views read it.
+
+import { emptyView, fold, unseen } from "./fold.js";
+
+const KEPT = 5000;
+
+export class Store {
+  link = { state: "connecting", why: null, since: Date.now() / 1000 };
+  view = emptyView();
+  catalogue = [];
+  live = new Map(); // by slot: state, in_flight, idle_deadline, last_used_at
+  traffic = new Map(); // by slot: outcomes, retry_after_s, buckets (a Map by start)
+  status = {};
+  journal = []; // oldest first
+  journalComplete = false; // whether it begins where the service began
+  epoch = null;
+  bucketS = 10;
+  bucketCount = 90;
+  known = false; // whether any truth has arrived
+  truthAt = null; // when the last of it did, Unix time of the service
+  #skew = 0;
+  #seen = new Set();
+
+  /** Unix seconds by the service's clock; stands still while nothing is heard from it. */
+  now() {
+    return this.link.state === "live" || this.truthAt === null ? Date.now() / 1000 + this.#skew : this.truthAt;
+  }
+
+
+  heard() {
+    this.truthAt = Date.now() / 1000 + this.#skew;
+  }
+
+  snapshot(data) {
+    const renewed = this.epoch !== data.epoch;
+    this.epoch = data.epoch;
+    this.known = true;
+    this.view = emptyView();
+    this.view.seq = data.seq;
+    this.view.stale = !data.lemond.reachable;
+    this.catalogue = data.slots.map(({ name, model_id, type, backend, enabled }) => ({ name, model_id, type, backend, enabled }));
+    this.live = new Map();
+    for (const row of data.slots) {
+      const { metadata } = row;
+      this.view.models.set(row.model_id, {
+        ...unseen(row.model_id),
+        state: row.state === "serving" || row.state === "idle" ? "ready" : row.state,
+        port: row.port || null,
+        pid: metadata.pid ?? null,
+        generation: metadata.generation,
+        loads: metadata.loads,
+        message: metadata.message,
+        changedAt: metadata.updated_at,
+      });
+      this.live.set(row.name, {
+        state: row.state,
+        in_flight: metadata.in_flight,
+        idle_deadline: metadata.idle_deadline,
+        last_used_at: row.last_used_at,
+      });
+    }
+    this.status = { ...this.status, lemond: data.lemond };
+    if (renewed) this.traffic = new Map();
+  }
+
+  /** One SlotEvent; true when it is new. */
+  event(event) {
+    if (event.seq <= this.view.seq) return false;
+    fold(this.view, event);
+    this.#remember(event);
+    if (event.model !== null && !this.catalogue.some((slot) => slot.model_id === event.model)) {
+      this.catalogue.push({ name: event.model, model_id: event.model, type: "", backend: "", enabled: true });
+    }
+    const lemond = this.status.lemond;
+    if (event.type === "lemond_lost") {
+      this.status = { ...this.status, lemond: { ...lemond, reachable: false, why: event.reason, since: event.at } };
+    } else if (event.type === "lemond_started") {
+      const { version, driver, driver_match } = event;
+      this.status = { ...this.status, lemond: { ...lemond, version, driver, driver_match, reachable: true, why: null } };
+    } else if (event.type === "resynced") {
+      this.status = { ...this.status, lemond: { ...lemond, reachable: true, why: null } };
+    }
+    return true;
+  }
+
+  /** A frame of traffic; whether the slots themselves are others than before. */
+  frame(frame) {
+    this.#skew = frame.now - Date.now() / 1000;
+    let others = false;
+    if (frame.full) {
+      this.bucketS = frame.bucket_s;
+      this.bucketCount = frame.buckets;
+      this.traffic = new Map();
+    }
+    if (frame.catalogue) {
+      others = true;
+      this.catalogue = frame.catalogue;
+    }
+    for (const [name, live] of Object.entries(frame.slots || {})) this.live.set(name, live);
+    for (const [name, news] of Object.entries(frame.traffic || {})) this.#count(name, news);
+    if (frame.status) this.status = { ...this.status, ...frame.status };
+    return others;
+  }
+
+  #count(name, news) {
+    const buckets = this.traffic.get(name)?.buckets || new Map();
+    for (const bucket of news.buckets) buckets.set(bucket.start, bucket);
+    const oldest = this.now() - this.bucketS * (this.bucketCount + 1);
+    for (const start of buckets.keys()) if (start < oldest) buckets.delete(start);
+    this.traffic.set(name, { outcomes: news.outcomes, retry_after_s: news.retry_after_s, buckets });
+  }
+
+  /** Past events, of this run or earlier ones. */
+  past(answer) {
+    const before = this.journal;
+    this.journal = [];
+    this.#seen = new Set();
+    this.journalComplete = answer.oldest_seq <= 1;
+    for (const event of answer.events) this.#remember(event);
+    // What came over the stream while the answer was on its way.
+    const last = this.journal.at(-1);
+    for (const event of before) if (!last || event.at >= last.at) this.#remember(event);
+  }
+
+  #remember(event) {
+    const id = `${event.at} ${event.seq}`;
+    if (this.#seen.has(id)) return;
+    this.#seen.add(id);
+    this.journal.push(event);
+    if (this.journal.length > KEPT) {
+      this.journalComplete = false;
+      for (const old of this.journal.splice(0, KEPT / 10)) this.#seen.delete(`${old.at} ${old.seq}`);
+    }
+  }
+
+  /** A slot as it is to be shown now. */
+  slot({ name, model_id, type, backend, enabled }) {
+    const model = this.view.models.get(model_id) || unseen(model_id);
+    const live = this.live.get(name) || {};
+    // The events say whether it is there; that requests run in it, or that it rests, is told between them.
+    const state = model.state === "ready" && ["serving", "idle"].includes(live.state) ? live.state : model.state;
+    const there = ["ready", "serving", "idle"].includes(state);
+    return {
+      ...model, name, type, backend, enabled, state,
+      stale: this.view.stale,
+      inFlight: there || state === "unloading" ? live.in_flight || 0 : 0,
+      idleDeadline: there && !live.in_flight ? live.idle_deadline ?? null : null,
+      lastUsedAt: live.last_used_at ?? null,
+    };
+  }
+}
