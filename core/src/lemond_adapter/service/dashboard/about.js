@@ -42,8 +42,8 @@ export class About {
     const live = store.link.state === "live";
     const words = !live ? ["off", "not known"] : lemond.reachable ? ["good", "answers"] : ["bad", "does not answer"];
     return [
-      pair("lemond", badge(...words), lemond.version ? ` ${printable(lemond.version)}` : ""),
-      pair("At", el("span", { class: "url", text: printable(lemond.url) }), lemond.pid ? `, pid ${lemond.pid}` : ""),
+      pair("lemond", badge(...words), lemond.version ? ` ${printable(lemond.version)}` : "", lemond.pid ? `, pid ${lemond.pid}` : ""),
+      pair("At", el("span", { class: "url", text: printable(lemond.url) })),
       lemond.reachable ? null : pair("Why", printable(lemond.why || "it has not been reached yet")),
       lemond.since ? pair(lemond.reachable ? "Known since" : "Silent since", time(lemond.since)) : null,
       lemond.shared_port ? pair("Port", badge("bad", "shared by two lemonds")) : null,
@@ -87,7 +87,7 @@ export class About {
     const sum = Object.values(total).reduce((all, count) => all + count, 0);
     return [pair("Asked of lemond",
       el("meter", { min: 0, max: Math.max(budget * 2, used), high: budget + 0.5, optimum: 0, value: used, "aria-label": "Requests to lemond in the last minute" }),
-      ` ${used} in the last minute, ${budget} when nothing changes; ${sum} in all`)];
+      ` ${used} in the last minute (at rest: ${budget}), ${sum} in all`)];
   }
 
   #drift({ drift, problems }, opened) {

@@ -1,6 +1,7 @@
 // The journal, newest first, as it happens; filters, and a way to hold it still while reading.
 
 import { byId, el, nameOf, printable, setText } from "./dom.js";
+import { idOf } from "./lanes.js";
 import { KINDS, clock, kindOf, sentence, toneOf, typeWords } from "./words.js";
 
 const SHOWN = 300;
@@ -57,8 +58,12 @@ export class Journal {
     if (!this.#kinds.has(kindOf(event.type))) return false;
     if (this.#slot && event.slot !== this.#slot && event.model !== this.#slot) return false;
     if (!this.#text) return true;
-    const text = `${event.type} ${typeWords(event.type)} ${event.slot} ${event.model} ${sentence(event)} ${event.source}`;
+    const text = `${event.type} ${typeWords(event.type)} ${event.slot} ${event.model} ${this.#words(event)} ${event.source}`;
     return text.toLowerCase().includes(this.#text);
+  }
+
+  #words(event) {
+    return sentence(event, this.store.causeOf(event));
   }
 
   #slots() {
@@ -74,14 +79,14 @@ export class Journal {
   /** Rows that are there stay: what is being read or selected does not jump about. */
   #draw(events) {
     const have = new Map([...this.root.children].map((node) => [node.dataset.id, node]));
-    const wanted = events.map((event) => `${event.at} ${event.seq}`);
+    const wanted = events.map((event) => `${idOf(event)} ${this.store.causeOf(event) ?? ""}`);
     const keep = new Set(wanted);
     for (const [id, node] of have) if (!keep.has(id)) node.remove();
     let at = this.root.firstChild;
     events.forEach((event, index) => {
       const node = have.get(wanted[index]);
       if (node && node === at) at = at.nextSibling;
-      else this.root.insertBefore(node || row(event, wanted[index]), at);
+      else this.root.insertBefore(node || row(event, wanted[index], this.#words(event)), at);
     });
     if (!events.length) {
       const text = this.store.journal.length ? "No event fits these filters." : "No events yet.";
@@ -90,7 +95,7 @@ export class Journal {
   }
 }
 
-function row(event, id) {
+function row(event, id, words) {
   const at = Date.parse(event.at) / 1000;
   const name = event.slot ?? event.model;
   return el("li", { "data-id": id, "data-type": event.type },
@@ -99,6 +104,6 @@ function row(event, id) {
     el("p", {},
       name === null ? null : nameOf(name, { class: "who", title: printable(event.model) }),
       name === null ? null : " ",
-      el("span", { text: sentence(event) }),
-      el("span", { class: "muted source", title: `seq ${event.seq}${event.lemond_seq ? `, lemond's log ${event.lemond_seq}` : ""}`, text: ` ${event.source}` })));
+      el("span", { text: words }),
+      el("span", { class: "muted source", title: `seq ${event.seq}${event.lemond_seq ? `, lemond's log ${event.lemond_seq}` : ""}`, text: event.source })));
 }

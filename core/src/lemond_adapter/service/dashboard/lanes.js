@@ -4,114 +4,130 @@
 import { step, unseen } from "./fold.js";
 
 const CAUSED_BY_ANOTHER = new Set(["lru", "npu_exclusivity", "load_failure_cascade"]);
-const CLOSE_S = 15; // how soon after an unload the load it made room for begins
+const CLOSE_S = 15; // how soon after an unload the load that it made room for begins
+const LOAD_ENDS = new Set(["model_loaded", "load_failed", "process_crashed", "model_evicted"]);
 
-const seconds = (event) => Date.parse(event.at) / 1000;
-
-// What a model must have been before the first event we have of it.
+// What a model must have been before the first event that is known of it.
 const BEFORE = {
   load_started: "offline", process_spawned: "starting", eviction_started: "ready", model_evicted: "ready",
   process_crashed: "ready", port_changed: "ready", pull_progress: "pulling", pull_finished: "pulling",
   pull_started: "offline", load_failed: "offline",
 };
 
-/**
- * Folds `events` (oldest first, of one or several runs of the service) into
- * `{lanes: Map model -> [{from, to, state, event}], unloads: [...], stale: [[from, to]], dark: [[from, to]], begin}`.
- * `complete`: the journal begins where the service did. `now`: the end of the last segments.
- */
-export function lanesOf(events, now, complete) {
-  const lanes = new Map();
-  const unloads = [];
-  const stale = [];
-  const dark = [];
-  let views = new Map();
-  let lostAt = null;
-  let before = null;
-  let begin = events.length ? seconds(events[0]) : now;
+/** Unix seconds of an event. */
+export const timeOf = (event) => Date.parse(event.at) / 1000;
 
-  const lane = (model) => {
-    if (!lanes.has(model)) lanes.set(model, []);
-    return lanes.get(model);
-  };
-  const close = (at) => {
-    for (const segments of lanes.values()) {
-      const last = segments.at(-1);
-      if (last && last.to === null) last.to = at;
-    }
-  };
+/** What one event is called: `seq` counts anew in each run of the service. */
+export const idOf = (event) => `${event.at} ${event.seq}`;
+
+/**
+ * Folds `events` (oldest first, of one or several runs of the service) into `lanes`: Map model ->
+ * [{from, to, state, event}], `unloads`, `causes`: Map id of an event -> model that made the other go,
+ * `stale` and `dark`: spans in which lemond was silent, or nobody watched; `begin`. What has not ended
+ * has `to: null`. `complete`: the journal begins where the service did.
+ */
+export function lanesOf(events, complete) {
+  const history = { lanes: new Map(), unloads: [], causes: new Map(), stale: [], dark: [], begin: null };
+  const blame = new Blame();
+  let views = new Map();
+  let before = null;
 
   for (const event of events) {
-    const at = seconds(event);
+    const at = timeOf(event);
+    history.begin ??= at;
     if (before && event.seq <= before.seq) {
-      // Another run of the service: between the two nobody watched.
-      close(seconds(before));
-      if (lostAt !== null) stale.push([lostAt, seconds(before)]);
-      lostAt = null;
-      dark.push([seconds(before), at]);
+      end(history, timeOf(before));
+      history.dark.push([timeOf(before), at]);
       views = new Map();
+      blame.forget();
     }
     before = event;
-    if (event.type === "lemond_lost") lostAt ??= at;
-    else if (event.type === "resynced" && lostAt !== null) {
-      stale.push([lostAt, at]);
-      lostAt = null;
-    }
+    noteSilence(history.stale, event, at);
     if (event.model === null) continue;
-    const segments = lane(event.model);
-    const old = views.get(event.model);
-    if (!old && !complete && dark.length === 0 && BEFORE[event.type] && segments.length === 0) {
-      segments.push({ from: begin, to: null, state: BEFORE[event.type], event: null });
+    const segments = history.lanes.get(event.model) || [];
+    history.lanes.set(event.model, segments);
+    const known = views.has(event.model);
+    if (!known && !segments.length && !complete && BEFORE[event.type]) {
+      segments.push({ from: history.begin, to: null, state: BEFORE[event.type], event: null });
     }
-    const view = step(old || unseen(event.model), event);
+    const view = step(views.get(event.model) || unseen(event.model), event);
     views.set(event.model, view);
-    const last = segments.at(-1);
-    const anew = event.type === "model_loaded" || event.type === "port_changed";
-    if (!last || last.to !== null || last.state !== view.state || anew) {
-      if (last && last.to === null) last.to = at;
-      segments.push({ from: at, to: null, state: view.state, event });
-    }
-    note(unloads, event, at);
+    follow(segments, view, event, at);
+    noteUnload(history.unloads, event, at, blame);
+    blame.see(event, at);
   }
-  close(now);
-  if (lostAt !== null) stale.push([lostAt, now]);
-  for (const unload of unloads) if (unload.by === null) unload.by = culprit(unload, events);
-  return { lanes, unloads, stale, dark, begin };
+  for (const unload of history.unloads) {
+    if (unload.by !== null) for (const event of unload.events) history.causes.set(idOf(event), unload.by);
+  }
+  return history;
+}
+
+/** The run of the service is over: whatever was open ends there. */
+function end(history, at) {
+  for (const segments of history.lanes.values()) if (segments.at(-1).to === null) segments.at(-1).to = at;
+  const last = history.stale.at(-1);
+  if (last && last[1] === null) last[1] = at;
+}
+
+function follow(segments, view, event, at) {
+  const last = segments.at(-1);
+  const anew = event.type === "model_loaded" || event.type === "port_changed";
+  if (last && last.to === null && last.state === view.state && !anew) return;
+  if (last && last.to === null) last.to = at;
+  segments.push({ from: at, to: null, state: view.state, event });
+}
+
+function noteSilence(stale, event, at) {
+  const open = stale.length && stale.at(-1)[1] === null;
+  if (event.type === "lemond_lost" && !open) stale.push([at, null]);
+  else if (event.type === "resynced" && open) stale.at(-1)[1] = at;
 }
 
 /** One row for each time a model went: the begin of an eviction and its end are one. */
-function note(unloads, event, at) {
-  if (event.type === "eviction_started") {
-    unloads.push({ model: event.model, at, end: null, reason: event.reason, event, by: null });
-  } else if (event.type === "model_evicted") {
-    const open = unloads.findLast((unload) => unload.model === event.model && unload.end === null);
-    if (open && open.event.type === "eviction_started") {
-      open.end = at;
-      if (open.reason === "unknown") open.reason = event.reason;
-    } else {
-      unloads.push({ model: event.model, at, end: at, reason: event.reason, event, by: null });
-    }
-  } else if (event.type === "process_crashed" || event.type === "load_failed") {
-    unloads.push({ model: event.model, at, end: at, reason: null, event, by: null });
+function noteUnload(unloads, event, at, blame) {
+  const open = unloads.findLast((unload) => unload.model === event.model);
+  if (event.type === "model_evicted" && open && open.end === null) {
+    open.end = at;
+    open.events.push(event);
+    if (open.reason === "unknown") open.reason = event.reason;
+    return;
   }
+  if (!["eviction_started", "model_evicted", "process_crashed", "load_failed"].includes(event.type)) return;
+  const began = event.type === "eviction_started";
+  const unload = { model: event.model, at, end: began ? null : at, reason: event.reason ?? null, events: [event], by: null };
+  if (event.type === "load_failed") unload.reason = null;
+  unloads.push(unload);
+  if (CAUSED_BY_ANOTHER.has(unload.reason)) blame.ask(unload);
 }
 
-/** The model whose load made another one go: the load that was open then, else the next one to begin. */
-function culprit(unload, events) {
-  if (!CAUSED_BY_ANOTHER.has(unload.reason)) return null;
-  let open = null;
-  for (const event of events) {
-    const at = seconds(event);
-    if (event.model === null || event.model === unload.model) continue;
-    if (at <= unload.at) {
-      if (event.type === "load_started") open = event.model;
-      else if (event.model === open && ["model_loaded", "load_failed", "process_crashed"].includes(event.type)) open = null;
-      if (event.type === "load_failed" && unload.reason === "load_failure_cascade" && unload.at - at < CLOSE_S) open = event.model;
-    } else if (open !== null || at > (unload.end ?? unload.at) + CLOSE_S) {
-      break;
-    } else if (event.type === "load_started") {
-      return event.model;
-    }
+/** Finds the model whose load made another one go: the load that was open then, else the next to begin. */
+class Blame {
+  #open = null; // the model that is being loaded
+  #failed = null; // the last one whose load failed, and when
+  #asked = []; // unloads that nobody is to blame for yet
+
+  ask(unload) {
+    const failed = this.#failed && unload.at - this.#failed.at < CLOSE_S ? this.#failed.model : null;
+    const by = unload.reason === "load_failure_cascade" ? this.#open ?? failed : this.#open;
+    if (by !== null && by !== unload.model) unload.by = by;
+    else this.#asked.push(unload);
   }
-  return open;
+
+  see(event, at) {
+    if (event.type === "load_started") {
+      this.#open = event.model;
+      for (const unload of this.#asked) {
+        if (unload.model !== event.model && at - (unload.end ?? unload.at) < CLOSE_S) unload.by = event.model;
+      }
+      this.#asked = this.#asked.filter((unload) => unload.by === null && at - unload.at < 60);
+    } else if (event.model === this.#open && LOAD_ENDS.has(event.type)) {
+      this.#open = null;
+    }
+    if (event.type === "load_failed") this.#failed = { model: event.model, at };
+  }
+
+  forget() {
+    this.#open = this.#failed = null;
+    this.#asked = [];
+  }
 }

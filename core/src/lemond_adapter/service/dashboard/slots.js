@@ -3,7 +3,7 @@
 import { byId, el, nameOf, printable, setAttr, setText } from "./dom.js";
 import { ask } from "./service.js";
 import { charts } from "./spark.js";
-import { ON_ITS_WAY, RESIDENT, lasting } from "./words.js";
+import { ON_ITS_WAY, RESIDENT, lasting, span } from "./words.js";
 
 const PATIENCE_S = 20;
 const CONFIRM_MS = 5000;
@@ -50,7 +50,9 @@ export class Slots {
 
   /** Countdowns and charts, once a second. */
   tick() {
-    for (const row of this.store.catalogue) this.#cards.get(row.name)?.tick(this.store);
+    const buckets = this.store.chartBuckets();
+    for (const row of this.store.catalogue) this.#cards.get(row.name)?.tick(this.store, buckets);
+    setText(byId("charts-range"), this.store.traffic.size ? `charts: last ${span(buckets * this.store.bucketS)}` : "");
   }
 
   /** The connection changed: buttons, and how sure the page is. */
@@ -128,7 +130,7 @@ class Card {
     const id = `slot-${Math.random().toString(36).slice(2)}`;
     this.dot = el("span", { class: "dot", "aria-hidden": "true" });
     this.state = el("span", { class: "state" });
-    this.kind = el("span", { class: "muted" });
+    this.kind = el("span", { class: "kind" });
     this.message = el("p", { class: "message" });
     this.note = el("p", { class: "note", role: "status" });
     this.facts = Object.fromEntries(FACTS.map(([key]) => [key, el("dd", { class: `fact-${key}`, text: "–" })]));
@@ -142,8 +144,8 @@ class Card {
       el("div", { class: "card-head" },
         this.dot,
         el("div", { class: "card-title" },
-          el("h3", { id }, nameOf(row.name)),
-          el("p", { class: "model" }, row.name === row.model_id ? null : nameOf(row.model_id), this.kind)),
+          el("div", { class: "card-name" }, el("h3", { id }, nameOf(row.name)), this.kind),
+          row.name === row.model_id ? null : el("p", { class: "model" }, nameOf(row.model_id))),
         this.state,
         el("div", { class: "buttons" }, this.load, this.unload)),
       this.message,
@@ -170,7 +172,7 @@ class Card {
     setAttr(this.node, "data-state", state);
     setAttr(this.node, "data-stale", doubtful ? "" : null);
     setText(this.state, doubtful ? `was ${state}` : state);
-    setText(this.kind, [slot.type, slot.backend].filter(Boolean).join(", "));
+    setText(this.kind, [slot.type, slot.backend].filter(Boolean).join(" · "));
     setText(this.message, slot.enabled ? printable(slot.message || "") : "disabled by configuration");
     this.message.hidden = !this.message.textContent;
     setText(this.facts.port, slot.port ? String(slot.port) : "–");
@@ -186,9 +188,9 @@ class Card {
     this.#countdown();
   }
 
-  tick(store) {
+  tick(store, buckets) {
     this.#countdown();
-    this.charts.draw(store.traffic.get(this.name), store.now(), store.bucketS, store.bucketCount);
+    this.charts.draw(store.traffic.get(this.name), store.now(), store.bucketS, buckets);
     if (this.#asked && store.now() - this.#asked.at > PATIENCE_S) {
       setText(this.note, `${this.#asked.what} was asked for; lemond has shown no sign of it yet.`);
     }

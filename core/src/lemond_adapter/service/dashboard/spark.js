@@ -45,8 +45,8 @@ export function charts(name) {
       el("dt", { text: chart.label }), el("dd", {}, value, picture));
     return { chart, tile, value, path, picture };
   });
-  const quiet = el("p", { class: "muted quiet-line", text: "No requests in the last 15 minutes." });
-  const list = el("dl", { class: "tiles", hidden: true, "aria-label": `Traffic of ${name}, last 15 minutes` },
+  const quiet = el("p", { class: "muted quiet-line", text: "No requests in the last 15 minutes" });
+  const list = el("dl", { class: "tiles", hidden: true, "aria-label": `Traffic of ${name}` },
     ...tiles.map(({ tile }) => tile));
   return { node: el("div", { class: "traffic" }, quiet, list), draw };
 

@@ -1,8 +1,10 @@
 // Everything the page knows. Events and frames change it; the views read it.
 
 import { emptyView, fold, unseen } from "./fold.js";
+import { idOf, lanesOf } from "./lanes.js";
 
 const KEPT = 5000;
+const LEAST_BUCKETS = 18;
 
 export class Store {
   link = { state: "connecting", why: null, since: Date.now() / 1000 };
@@ -20,6 +22,7 @@ export class Store {
   truthAt = null; // when the last of it did, Unix time of the service
   #skew = 0;
   #seen = new Set();
+  #history = null;
 
   /** Unix seconds by the service's clock; stands still while nothing is heard from it. */
   now() {
@@ -123,14 +126,35 @@ export class Store {
   }
 
   #remember(event) {
-    const id = `${event.at} ${event.seq}`;
+    const id = idOf(event);
     if (this.#seen.has(id)) return;
+    this.#history = null;
     this.#seen.add(id);
     this.journal.push(event);
     if (this.journal.length > KEPT) {
       this.journalComplete = false;
-      for (const old of this.journal.splice(0, KEPT / 10)) this.#seen.delete(`${old.at} ${old.seq}`);
+      for (const old of this.journal.splice(0, KEPT / 10)) this.#seen.delete(idOf(old));
     }
+  }
+
+  /** The journal as lanes; made anew only when there is something new in it. */
+  history() {
+    this.#history ??= lanesOf(this.journal, this.journalComplete);
+    return this.#history;
+  }
+
+  /** The slot that made another one go, if this event tells of that. */
+  causeOf(event) {
+    const model = this.history().causes.get(idOf(event));
+    return model === undefined ? null : this.catalogue.find((slot) => slot.model_id === model)?.name ?? model;
+  }
+
+  /** How many buckets the charts show: as many as there are, but not so few that one looks like a trend. */
+  chartBuckets() {
+    let oldest = this.now();
+    for (const { buckets } of this.traffic.values()) for (const start of buckets.keys()) oldest = Math.min(oldest, start);
+    const count = Math.ceil((this.now() - oldest) / this.bucketS) + 2;
+    return Math.min(this.bucketCount, Math.max(count, LEAST_BUCKETS));
   }
 
   /** A slot as it is to be shown now. */

@@ -1,7 +1,6 @@
 // The timeline: a lane for each slot, coloured by state, and lines from what was loaded to what had to go.
 
 import { byId, el, nameOf, printable, setText, svg } from "./dom.js";
-import { lanesOf } from "./lanes.js";
 import { STATES, clock, lasting, reasonWords, sentence } from "./words.js";
 
 const LANE = 34;
@@ -42,13 +41,14 @@ export class Timeline {
     }).observe(this.frame);
   }
 
+  /** Draws `store.history()` up to now. */
   render() {
     const { store } = this;
     const rows = store.catalogue;
     byId("timeline").hidden = !store.known || rows.length === 0;
     if (!store.known || !rows.length || !this.width) return;
     const now = store.now();
-    const found = lanesOf(store.journal, now, store.journalComplete);
+    const found = ended(store.history(), now);
     const range = this.#range ?? (RANGES.find(([, seconds]) => found.begin >= now - seconds) || RANGES.at(-1))[1];
     for (const button of byId("ranges").children) button.setAttribute("aria-pressed", String(Number(button.dataset.range) === range));
     const start = now - range;
@@ -89,7 +89,7 @@ export class Timeline {
       segments = [{ from: since, to: now, state, event: null }];
     }
     for (const segment of segments) {
-      if (segment.to < start || segment.state === "offline" && segment.event === null && segment.to === null) continue;
+      if (segment.to < start) continue;
       const left = x(segment.from);
       const width = Math.max(2, x(segment.to) - left);
       this.#segments.push({ ...segment, row, index, left, right: left + width });
@@ -139,10 +139,10 @@ export class Timeline {
     if (this.listed === id) return;
     this.listed = id;
     const slots = new Map(this.store.catalogue.map(({ name, model_id }) => [model_id, name]));
-    const rows = recent.map(({ at, model, by, reason, event }) => el("tr", {},
+    const rows = recent.map(({ at, model, by, reason, events }) => el("tr", {},
       el("td", {}, el("time", { text: clock(at) })),
       el("td", {}, nameOf(slots.get(model) || model)),
-      el("td", { text: reason === null ? sentence(event) : reasonWords(reason) }),
+      el("td", { text: reason === null ? sentence(events[0]) : reasonWords(reason) }),
       el("td", {}, by === null ? "" : nameOf(slots.get(by) || by))));
     byId("unloads").replaceChildren(rows.length
       ? el("table", {},
@@ -178,11 +178,19 @@ export class Timeline {
   #tell(segment) {
     this.#told = segment || null;
     const name = segment ? printable(segment.row.name) : "";
-    const cause = segment?.event ? `: ${sentence(segment.event)}` : "";
+    const cause = segment?.event ? `: ${sentence(segment.event, this.store.causeOf(segment.event))}` : "";
     setText(byId("readout"), segment
       ? `${name} was ${segment.state} from ${clock(segment.from)} for ${lasting(segment.to - segment.from)}${cause}`
       : "");
   }
+}
+
+/** The same history with an end for everything, so that it can be drawn. */
+function ended(history, now) {
+  const close = (span) => [span[0], span[1] ?? now];
+  const lanes = new Map([...history.lanes].map(([model, segments]) =>
+    [model, segments.map((segment) => ({ ...segment, to: segment.to ?? now }))]));
+  return { ...history, lanes, stale: history.stale.map(close), begin: history.begin ?? now };
 }
 
 function* axis(start, now, range, x, height) {

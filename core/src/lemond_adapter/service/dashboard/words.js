@@ -68,6 +68,9 @@ export function sentence(event, by = null) {
   }
 }
 
+/** 15 min, 40 s. */
+export const span = (seconds) => (seconds >= 60 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds)} s`);
+
 const pad = (number, width = 2) => String(Math.floor(number)).padStart(width, "0");
 
 /** 12:03:11 in the reader's own time zone. `at`: Unix seconds. */
