@@ -9,27 +9,22 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
 
+from lemond_adapter.acting.actor import Actor
 from lemond_adapter.acting.catalogue import Catalogue
-from lemond_adapter.acting.decision import Situation, Verdict, decide
 from lemond_adapter.acting.history import LoadHistory
 from lemond_adapter.acting.leases import Leases
 from lemond_adapter.acting.loader import Loader
+from lemond_adapter.acting.policy import Policy
 from lemond_adapter.drivers import Driver, Installed, Selection, installed_drivers, public_name
 from lemond_adapter.truth.address import lemond_address
-from lemond_adapter.truth.control import CatalogueEntry, LemondClient
+from lemond_adapter.truth.control import LemondClient
 from lemond_adapter.truth.hub import EventHub, Gap, HubClosed
 from lemond_adapter.truth.logentry import LogEntry
-from lemond_adapter.truth.record import Phase
 from lemond_adapter.truth.truth import Timing, Truth
 from lemond_adapter.types import (
     Knowledge,
     LemondError,
-    LemondUnavailable,
     LoadedModel,
-    LoadFailed,
-    LoadStarted,
-    ModelLoaded,
-    ModelNotFound,
     Resynced,
     RouteInfo,
     SlotEvent,
@@ -49,7 +44,9 @@ class LemondAdapter:
     Entering waits until lemond was asked once, and does not fail when it is not there: what is known
     then is `Unknown`, and the adapter goes on trying. Raises `ConfigError` for a URL that is none.
 
-    `slots` gives names to models; without them every model is addressed by its own name.
+    `slots` gives names to models; without them every model is addressed by its own name. Without a
+    `policy` nothing is done unasked: no idle eviction, no restart, no restoring. `seq_after` is the last
+    event seq of an earlier run, where one is known: this run's events count on from there.
     """
 
     def __init__(
@@ -62,12 +59,14 @@ class LemondAdapter:
         load_timeout_s: float = 600.0,
         heartbeat_s: float = 30.0,
         silence_s: float = 10.0,
+        policy: Policy | None = None,
+        seq_after: int = 0,
         driver: str | None = None,
         installed: Installed | None = None,
     ) -> None:
         self.address = lemond_address(url)
         self.slots = SlotMap(slots)
-        self.hub = EventHub()
+        self.hub = EventHub(after=seq_after)
         self.leases = Leases()
         self.history = LoadHistory()
         self.client = LemondClient(
@@ -80,10 +79,9 @@ class LemondAdapter:
         self.installed = installed_drivers() if installed is None else installed
         self._forced = driver
         self._timing = Timing(heartbeat_s=heartbeat_s, silence_s=silence_s)
+        self._policy = policy
         self._truth: Truth | None = None
-        self._loader: Loader | None = None
-        self._catalogue: Catalogue | None = None
-        self._observer: asyncio.Task[None] | None = None
+        self._actor: Actor | None = None
 
     # Life.
 
@@ -95,26 +93,37 @@ class LemondAdapter:
             installed=self.installed,
             forced_driver=self._forced,
             api_key=self.api_key,
-            slot_name=self.slots.slot_name,
+            slot_name=lambda model: self.slots.slot_name(model),
             timing=self._timing,
         )
-        self._loader = Loader(self.client, truth, self.history, self._load_options)
-        self._catalogue = Catalogue(self.client, self.public_name, self._sizes)
-        self._observer = asyncio.create_task(self._observe(), name="load observer")
+        self._actor = Actor(
+            self.client,
+            truth,
+            self.leases,
+            self.history,
+            slots=lambda: self.slots,
+            public_name=self.public_name,
+            policy=self._policy,
+        )
         truth.start()
         await truth.first_contact()
+        self._actor.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._observer is not None:
-            self._observer.cancel()
-            await asyncio.gather(self._observer, return_exceptions=True)
-        await self.loader.close()
-        await self.catalogue.close()
+        await self.actor.close()
         await self.truth.close()
         await self.client.close()
+
+    def reconfigure(self, slots: Sequence[SlotSpec], policy: Policy | None) -> None:
+        """Other slots and another policy, from now on; routes and requests in flight stay. Raises
+        `ConfigError` when two slots share a name, and changes nothing then."""
+        self.slots = SlotMap(slots)
+        self._policy = policy
+        if self._actor is not None and policy is not None:
+            self._actor.adopt(policy)
 
     @property
     def truth(self) -> Truth:
@@ -124,18 +133,26 @@ class LemondAdapter:
         return self._truth
 
     @property
+    def actor(self) -> Actor:
+        """What acts on lemond. Raises `RuntimeError` outside the context."""
+        if self._actor is None:
+            raise RuntimeError("LemondAdapter is not running: use 'async with LemondAdapter(...)'")
+        return self._actor
+
+    @property
     def loader(self) -> Loader:
         """The queue of loads."""
-        if self._loader is None:
-            raise RuntimeError("LemondAdapter is not running: use 'async with LemondAdapter(...)'")
-        return self._loader
+        return self.actor.loader
 
     @property
     def catalogue(self) -> Catalogue:
         """What lemond can serve."""
-        if self._catalogue is None:
-            raise RuntimeError("LemondAdapter is not running: use 'async with LemondAdapter(...)'")
-        return self._catalogue
+        return self.actor.catalogue
+
+    @property
+    def policy(self) -> Policy:
+        """What is done unasked."""
+        return self.actor.policy
 
     # What is known.
 
@@ -192,45 +209,12 @@ class LemondAdapter:
         raise await self.refusal(name, slot, model)
 
     async def refusal(self, name: str, slot: SlotSpec | None, model: str) -> LemondError:
-        """Why a name has no route now, and the load that will give it one."""
-        reachable = self.truth.reachable
-        failed = self.loader.failure(model)
-        known: bool | None = True
-        if reachable and failed is None and slot is None and not self._met(model):
-            known = await self.catalogue.knows(model)
-        verdict = decide(
-            Situation(
-                reachable=reachable,
-                known=known,
-                failed=failed is not None,
-                lemond_busy=self._lemond_loads(model),
-            )
-        )
-        match verdict:
-            case Verdict.UNAVAILABLE:
-                why = self.truth.unknown_why or f"it cannot be asked about {model!r}"
-                return LemondUnavailable(f"lemond at {self.address.url}: {why}")
-            case Verdict.FAILED if failed is not None:
-                return failed
-            case Verdict.NOT_FOUND:
-                return ModelNotFound(f"no slot, alias or model of lemond is called {name!r}")
-            case Verdict.LOAD:
-                self.loader.request(model)
-        return self.loading(slot, model)
+        """Why a name has no route now; starts the load that will give it one."""
+        return await self.actor.answers.refusal(name, slot, model)
 
-    def _met(self, model: str) -> bool:
-        record = self.truth.ledger.records.get(model)
-        return record is not None and record.last_entry is not None
-
-    def _lemond_loads(self, model: str) -> bool:
-        """Whether lemond is in the middle of loading it for somebody else, and not for too long."""
-        record = self.truth.ledger.records.get(model)
-        if record is None or record.phase not in (Phase.STARTING, Phase.WARMING):
-            return False
-        if self.loader.pending(model) is not None:
-            return False
-        age = asyncio.get_running_loop().time() - record.since
-        return age < max(60.0, 3 * self.history.guess(model))
+    def loading(self, slot: SlotSpec | None, model: str) -> SlotLoading:
+        """The error that says how long to wait for a model."""
+        return self.actor.answers.loading(slot, model)
 
     async def wait_for_route(self, model: str, timeout_s: float) -> RouteInfo | None:
         """The model's route as soon as it has one; None when `timeout_s` passed without."""
@@ -245,24 +229,6 @@ class LemondAdapter:
         finally:
             subscription.close()
 
-    def loading(self, slot: SlotSpec | None, model: str) -> SlotLoading:
-        """The error that says how long to wait for a model."""
-        record = self.truth.ledger.record(model)
-        eta = self.loader.eta(model)
-        state = _STATE_OF[record.phase]
-        if state in ("offline", "error") and self.loader.pending(model) is not None:
-            state = "starting"
-        name = slot.name if slot else model
-        return SlotLoading(
-            f"{name} is {state}; try again in about {eta:.0f} s",
-            model=model,
-            slot=slot.name if slot else None,
-            state=state,
-            retry_after_s=eta,
-            eta_s=eta if self.history.measured(model) is not None else None,
-            queue_position=self.loader.position(model),
-        )
-
     # What is done.
 
     async def ensure_loaded(self, name: str, options: Mapping[str, Any] | None = None) -> RouteInfo:
@@ -272,53 +238,33 @@ class LemondAdapter:
         Raises what the load raised: `LoadError` with lemond's reason, `LemondUnavailable`, ...
         """
         slot, model = self.resolve(name)
-        route = self.route_now(name)
-        if route is not None and options is None:
-            return route
-        load = self.loader.request(model, options)
-        await load.done.wait()
-        if load.error is not None:
-            raise load.error
-        route = self.truth.ledger.routes.get(model)
+        route = await self.actor.ensure_loaded(model, options)
         if route is None:
             raise self.loading(slot, model)
         return route
 
     async def touch(self, name: str) -> bool:
-        """Tells lemond that a loaded model is in use, where a release lets that be told without harm:
-        on 10.8-11.6 the same call would reload it, and nothing is sent. Whether it was told."""
-        route, driver = self.route_now(name), self.driver
-        if route is None or driver is None or not driver.traits.load_touches:
-            return False
-        entry = self.truth.ledger.record(route.model).entry
-        if entry is None:
-            return False
-        await self.client.load(route.model, entry.options)
-        return True
+        """Tells lemond that a loaded model is in use, where its release lets that be told without harm;
+        whether it was told."""
+        return await self.actor.touch(self.resolve(name)[1])
 
-    async def unload(self, name: str) -> bool:
-        """Unloads a slot or model; False when lemond had not loaded it. The route goes first."""
-        _, model = self.resolve(name)
-        self.truth.publish(self.truth.ledger.evicting_by_us(model, "manual"))
-        try:
-            done = await self.client.unload(model)
-        except LemondError:
-            self.truth.ledger.unload_failed(model)
-            self.truth.relist()
-            raise
-        await self.truth.relisted(5.0)
-        return done
+    async def unload(self, name: str, *, force: bool = False) -> bool:
+        """Unloads a slot or model: the route goes first, then its requests end, then the model. False when
+        lemond had not loaded it. Raises `LoadError` of kind `rejected` when its requests did not end
+        within the policy's drain limit; `force` cuts them instead of waiting."""
+        return await self.actor.unload(self.resolve(name)[1], force=force)
 
     async def warm(self, names: Sequence[str]) -> dict[str, LemondError | None]:
-        """Loads each of these, in order; per name None or the error. Never raises for a slot."""
-        results: dict[str, LemondError | None] = {}
-        for name in names:
-            try:
-                await self.ensure_loaded(name)
-                results[name] = None
-            except LemondError as error:
-                results[name] = error
-        return results
+        """Loads each of these, those of higher priority first; per name None or the error. Never raises
+        for a slot, and never evicts one of them for another."""
+        models = {name: self.resolve(name)[1] for name in names}
+        ranked = sorted(dict.fromkeys(models.values()), key=lambda model: -self._priority(model))
+        outcome = await self.actor.warm(ranked)
+        return {name: outcome[model] for name, model in models.items()}
+
+    def _priority(self, model: str) -> int:
+        slot = self.slots.of_model(model)
+        return slot.priority if slot else 0
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[RouteInfo]:
@@ -326,6 +272,7 @@ class LemondAdapter:
         route = await self.route_for(name)
         with self.leases.hold(route.model):
             yield route
+        self.actor.served(route.model)
 
     # What happens.
 
@@ -362,52 +309,3 @@ class LemondAdapter:
                 entry = await queue.get()
                 if since_seq is None or entry.seq > since_seq:
                     yield entry
-
-    # Inner.
-
-    def _load_options(self, model: str) -> Mapping[str, Any]:
-        slot, driver = self.slots.of_model(model), self.driver
-        record = self.truth.ledger.records.get(model)
-        options: Mapping[str, Any] = {}
-        if slot is not None and slot.options is not None:
-            options = slot.options
-        elif record is not None and record.last_entry is not None and driver is not None:
-            options = record.last_entry.options if driver.traits.options_reusable else {}
-        if slot is not None and slot.pinned and driver is not None and driver.traits.pinning:
-            options = {**options, "pinned": True}
-        return options
-
-    def _sizes(self, entries: tuple[CatalogueEntry, ...]) -> None:
-        for entry in entries:
-            if entry.size_gb is not None:
-                self.history.size(entry.model, entry.size_gb)
-
-    async def _observe(self) -> None:
-        """Learns load times, and failures, from loads that others asked for as well."""
-        started: dict[str, float] = {}
-        loop = asyncio.get_running_loop()
-        async for event in self.events():
-            if event.model is None:
-                continue
-            if isinstance(event, LoadStarted):
-                started.setdefault(event.model, loop.time())
-            elif isinstance(event, ModelLoaded):
-                began = started.pop(event.model, None)
-                if began is not None and self.loader.pending(event.model) is None:
-                    self.history.add(event.model, loop.time() - began)
-                self.loader.note_loaded(event.model)
-            elif isinstance(event, LoadFailed):
-                started.pop(event.model, None)
-                self.loader.note_failure(event.model, event.reason, event.kind)
-
-
-_STATE_OF = {
-    Phase.STARTING: "starting",
-    Phase.WARMING: "warming",
-    Phase.UNLOADING: "unloading",
-    Phase.DYING: "unloading",
-    Phase.LOADED: "ready",
-    Phase.ABSENT: "offline",
-    Phase.CRASHED: "offline",
-    Phase.FAILED: "error",
-}

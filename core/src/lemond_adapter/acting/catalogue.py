@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from lemond_adapter.truth.control import CatalogueEntry, LemondClient
 from lemond_adapter.types import LemondError
@@ -13,6 +14,30 @@ FRESH_S = 60.0
 
 MISS_FRESH_S = 2.0
 """How long it serves to say that a name is not in it: the model may just have been added."""
+
+
+_TYPE_OF_LABEL: Mapping[str, str] = {
+    "embeddings": "embedding",
+    "embedding": "embedding",
+    "reranking": "reranking",
+    "transcription": "transcription",
+    "image": "image",
+    "tts": "tts",
+    "audio-generation": "audio-generation",
+    "classification": "classification",
+    "classifier": "classification",
+    "3d": "mesh",
+}
+"""lemond gives no type in `/v1/models`: it derives it from these labels, `chat` before all of them
+(`model_types.h:find_deployment_mode`, read after 11.7.0)."""
+
+_TYPE_OF_RECIPE: Mapping[str, str] = {
+    "whispercpp": "transcription",
+    "moonshine": "transcription",
+    "kokoro": "tts",
+    "sd-cpp": "image",
+}
+"""For models whose labels say nothing: what their server can be."""
 
 
 class Catalogue:
@@ -32,6 +57,26 @@ class Catalogue:
         self._flight: asyncio.Task[None] | None = None
         self._names: frozenset[str] = frozenset()
         self.entries: tuple[CatalogueEntry, ...] = ()
+
+    def type_of(self, model: str) -> str | None:
+        """The type that lemond will list it under; None for a model that is not in the answer at hand."""
+        raw = self._raw(model)
+        if raw is None:
+            return None
+        given = raw.get("labels")
+        labels = [label for label in given if isinstance(label, str)] if isinstance(given, list) else []
+        if "chat" in labels:
+            return "llm"
+        named = next((_TYPE_OF_LABEL[label] for label in labels if label in _TYPE_OF_LABEL), None)
+        return named or _TYPE_OF_RECIPE.get(str(raw.get("recipe")), "llm")
+
+    def recipe_of(self, model: str) -> str | None:
+        """What will run it; None for a model that is not in the answer at hand."""
+        recipe = (self._raw(model) or {}).get("recipe")
+        return recipe if isinstance(recipe, str) else None
+
+    def _raw(self, model: str) -> Mapping[str, Any] | None:
+        return next((entry.raw for entry in self.entries if entry.model == model), None)
 
     async def knows(self, model: str) -> bool | None:
         """Whether lemond has this model; None when lemond cannot be asked."""

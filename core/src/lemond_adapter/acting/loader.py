@@ -1,8 +1,7 @@
 """Loads models through lemond: one at a time, once each, by tasks that no caller's leaving cancels.
 
-lemond itself serialises loads and serves waiters in no order (10.5.0-11.7.0), so the queue is ours:
-first come, first served. A load is never repeated blindly: a failed one makes lemond evict every
-model and try once more (measured 19 s on 10.7.0), so after a failure there is a growing pause.
+lemond itself serialises loads and serves waiters in no order (10.5.0-11.7.0), so the queue is ours.
+Before a load is sent, there is room for it: what must go is evicted by us, never by lemond.
 """
 
 from __future__ import annotations
@@ -10,47 +9,34 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from lemond_adapter.acting.admission import MakeRoom, Refused, Room, Wait, admit
+from lemond_adapter.acting.catalogue import Catalogue
+from lemond_adapter.acting.census import Census
+from lemond_adapter.acting.evictor import Eviction, Evictor
+from lemond_adapter.acting.failures import Failures
 from lemond_adapter.acting.history import LoadHistory
+from lemond_adapter.acting.leases import Leases
+from lemond_adapter.acting.waiting import Load, LoadQueue, Purpose
 from lemond_adapter.truth.control import LemondClient
-from lemond_adapter.truth.ledger import Ledger
-from lemond_adapter.truth.record import Phase
 from lemond_adapter.truth.truth import Truth
-from lemond_adapter.types import LemondError, LemondHTTPError, LoadError, SlotFailed
+from lemond_adapter.types import LemondError, LemondHTTPError, LoadError
 
 log = logging.getLogger(__name__)
 
 SETTLE_S = 20.0
 """How long after lemond's "success" the listing may take to show the model."""
 
-FIRST_PAUSE_S = 5.0
-LONGEST_PAUSE_S = 300.0
-TOLD_TWICE_S = 2.0
+RETURN_S = 10.0
+"""How long a model loaded on demand is left alone when nobody has used it yet: the client that was
+told to come back does so after the predicted wait, which may be a quarter too long."""
 
+PATIENCE = 5
+"""So often a load waits in vain for the requests of its victim to end, each time up to the drain limit."""
 
-@dataclass(slots=True)
-class Failure:
-    """Why the last load failed, and until when another is not tried."""
-
-    reason: str
-    kind: str
-    at: float
-    until: float
-    pause: float
-
-
-@dataclass(slots=True)
-class Load:
-    """A load asked for: waiting, or running since `began`."""
-
-    model: str
-    options: Mapping[str, Any] | None
-    asked: float
-    began: float | None = None
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    error: LemondError | None = None
+BUSY_PAUSE_S = 2.0
+"""After a called-off eviction the model in place serves at least for so long."""
 
 
 class Loader:
@@ -61,94 +47,196 @@ class Loader:
         client: LemondClient,
         truth: Truth,
         history: LoadHistory,
+        *,
+        census: Census,
+        evictor: Evictor,
+        leases: Leases,
+        catalogue: Catalogue,
         load_options: Callable[[str], Mapping[str, Any]],
     ) -> None:
         self._client = client
         self._truth = truth
-        self._ledger: Ledger = truth.ledger
         self._history = history
+        self._census = census
+        self._evictor = evictor
+        self._leases = leases
+        self._catalogue = catalogue
         self._load_options = load_options
-        self._queue: dict[str, Load] = {}
-        self._worker: asyncio.Task[None] | None = None
         self._clock = asyncio.get_running_loop().time
-        self.failures: dict[str, Failure] = {}
+        self._queue = LoadQueue(history)
+        self._not_before: dict[str, float] = {}
+        self._worker: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._drains: set[asyncio.Task[None]] = set()
+        self.failures = Failures(self._clock)
+        leases.on_idle.append(lambda model: self.look_again())
 
-    def request(self, model: str, options: Mapping[str, Any] | None = None) -> Load:
-        """The load of this model: the one under way, or a new one at the end of the queue."""
-        load = self._queue.get(model)
-        if load is None:
-            load = self._queue[model] = Load(model, options, self._clock())
-            if self._worker is None or self._worker.done():
-                self._worker = asyncio.create_task(self._work(), name="loader")
+    # Asking.
+
+    def request(
+        self,
+        model: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        purpose: Purpose = Purpose.DEMAND,
+        protected: frozenset[str] = frozenset(),
+    ) -> Load:
+        """The load of this model: the one under way, or a new one in the queue."""
+        load = self._queue.add(
+            Load(
+                model,
+                options,
+                self._clock(),
+                purpose,
+                protected,
+                not_before=self._not_before.get(model, 0.0),
+            )
+        )
+        self._changed.set()
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work(), name="loader")
         return load
+
+    def hold_off(self, model: str, until: float) -> None:
+        """Whoever asks: it is not loaded before `until`."""
+        self._not_before[model] = until
+        if (load := self._queue.get(model)) is not None:
+            load.not_before = until
+
+    def forgive(self, model: str) -> None:
+        """Somebody acts: pauses and failures no longer count."""
+        self.failures.over(model)
+        self._not_before.pop(model, None)
+        if (load := self._queue.get(model)) is not None:
+            load.not_before = 0.0
+
+    def look_again(self) -> None:
+        """Something changed that a waiting load may have waited for."""
+        for load in self._queue:
+            if load.began is None and load.not_before and load.model not in self._not_before:
+                load.not_before = 0.0
+        self._changed.set()
 
     def pending(self, model: str) -> Load | None:
         """Its load, waiting or running."""
         return self._queue.get(model)
 
     def position(self, model: str) -> int | None:
-        """0 when its load is running, 1 when it is next, ...; None when none is asked for."""
-        for index, name in enumerate(self._queue):
-            if name == model:
-                return index
-        return None
-
-    def failure(self, model: str) -> SlotFailed | None:
-        """The error to answer while the pause after a failed load lasts."""
-        failed = self.failures.get(model)
-        if failed is None:
-            return None
-        left = failed.until - self._clock()
-        if left <= 0:
-            return None
-        return SlotFailed(failed.reason, model=model, retry_after_s=left, kind=failed.kind)
-
-    def note_failure(self, model: str, reason: str, kind: str) -> None:
-        """A load of it failed, whoever asked for it: pause, twice as long as the last time."""
-        before = self.failures.get(model)
-        now = self._clock()
-        if before is not None and now - before.at < TOLD_TWICE_S:
-            before.reason, before.kind = reason, kind
-            return  # the same failure, told by the log and by the answer
-        pause = FIRST_PAUSE_S if before is None else min(before.pause * 2, LONGEST_PAUSE_S)
-        self.failures[model] = Failure(reason, kind, now, now + pause, pause)
-
-    def note_loaded(self, model: str) -> None:
-        """It is loaded: earlier failures are over."""
-        self.failures.pop(model, None)
+        """0 when its load is running or next, 1 behind that, ...; None when none is asked for."""
+        return self._queue.position(model)
 
     def eta(self, model: str) -> float:
         """Seconds until the model can be expected to be routable, queue included."""
         now = self._clock()
-        total = 0.0
-        for load in self._queue.values():
-            started = load.began if load.began is not None else now
-            total += self._history.remaining(load.model, now - started)
-            if load.model == model:
-                return total
-        record = self._ledger.records.get(model)
-        if record is not None and record.phase in (Phase.STARTING, Phase.WARMING):
-            return total + self._history.remaining(model, now - record.since)
-        return total + self._history.guess(model)
+        queued = self._queue.eta(model, now)
+        if queued is not None:
+            return max(0.0, queued)
+        before = sum(self._history.remaining(load.model, 0.0) for load in self._queue)
+        record = self._truth.ledger.records.get(model)
+        if record is not None and self._census.resident(model).loading:
+            return before + self._history.remaining(model, now - record.since)
+        return before + self._history.guess(model)
 
     async def close(self) -> None:
         """Forgets the queue. A load that lemond is in the middle of goes on there."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+        tasks = [*self._drains, *([self._worker] if self._worker else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Working.
 
     async def _work(self) -> None:
-        while self._queue:
-            load = next(iter(self._queue.values()))
-            load.began = self._clock()
+        while len(self._queue):
+            self._changed.clear()
+            load = self._queue.next(self._clock())
+            if load is None:
+                await self._until_changed()
+                continue
             try:
+                if not await self._admitted(load):
+                    continue
                 await self._load(load)
             except LemondError as error:
                 load.error = error
                 log.warning("load of %s: %s", load.model, error)
-            finally:
-                self._queue.pop(load.model, None)
-                load.done.set()
+            self._end(load)
+
+    def _end(self, load: Load) -> None:
+        self._queue.remove(load)
+        load.done.set()
+
+    async def _until_changed(self) -> None:
+        moment = self._queue.next_moment()
+        try:
+            async with asyncio.timeout_at(moment):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    async def _admitted(self, load: Load) -> bool:
+        """Whether it can be sent now. Raises `LoadError` when nothing may go for it."""
+        if self._admission(load, waits_only=True):
+            return False
+        # What the listing says now decides: the miss that asked for this load may be over.
+        await self._evictor.settled(load.model)
+        await self._truth.relisted(SETTLE_S)
+        if not self._census.knows_type(load.model):
+            await self._catalogue.refresh()
+        return self._routed(load) or not self._admission(load)
+
+    def _routed(self, load: Load) -> bool:
+        return load.options is None and load.model in self._truth.ledger.routes
+
+    def _admission(self, load: Load, *, waits_only: bool = False) -> bool:
+        """Whether it has to wait; starts what it waits for."""
+        residents = self._census.residents()
+        verdict = admit(
+            self._census.newcomer(load.model),
+            residents,
+            self._census.limits(),
+            self._clock(),
+            may_evict=load.purpose is not Purpose.RESTORE,
+            protected=load.protected,
+        )
+        match verdict:
+            case Room():
+                return False
+            case Wait(until=until):
+                load.not_before = until
+                return True
+            case Refused(why=why) if not waits_only:
+                raise LoadError(why, status_code=409, kind="rejected")
+            case MakeRoom(victims=victims) if not waits_only:
+                load.draining = True
+                task = asyncio.create_task(self._make_room(load, victims), name=f"room for {load.model}")
+                self._drains.add(task)
+                task.add_done_callback(self._drains.discard)
+                return True
+        return False
+
+    async def _make_room(self, load: Load, victims: tuple[str, ...]) -> None:
+        """The other loads go on meanwhile. Victims that are in use go last: they may stay after all."""
+        try:
+            for victim in sorted(victims, key=self._leases.held):
+                if await self._evictor.begin(victim, "lru") is Eviction.BUSY:
+                    self._called_off(load, victim)
+                    return
+            load.not_before = 0.0
+        except LemondError as error:
+            load.error = error
+            self._end(load)
+        finally:
+            load.draining = False
+            self._changed.set()
+
+    def _called_off(self, load: Load, victim: str) -> None:
+        load.called_off += 1
+        load.not_before = self._clock() + BUSY_PAUSE_S
+        if load.called_off >= PATIENCE:
+            text = f"{victim} is in its place and its requests do not end; {load.model} was not loaded"
+            load.error = LoadError(text, status_code=409, kind="rejected")
+            self._end(load)
 
     def _lists_dead(self) -> bool:
         """Whether only an unload rids lemond of a dead child; where a watchdog does, a load is enough."""
@@ -156,31 +244,48 @@ class Loader:
         return driver is None or driver.traits.lists_dead_children
 
     async def _load(self, load: Load) -> None:
-        # What the listing says now decides: the miss that asked for this load may be over.
-        await self._truth.relisted(SETTLE_S)
-        if load.options is None and load.model in self._ledger.routes:
+        model, ledger = load.model, self._truth.ledger
+        if self._routed(load):
             return
-        record = self._ledger.record(load.model)
+        load.began = self._clock()
+        record = ledger.record(model)
         if record.needs_unload and self._lists_dead():
-            await self._client.unload(load.model)
-        options = self._load_options(load.model) if load.options is None else load.options
-        began = load.began if load.began is not None else self._clock()
+            await self._client.unload(model)
+        if load.options is not None and model in ledger.routes:
+            if _has_options(record.entry.options if record.entry else {}, load.options):
+                return
+            # lemond would reload it, and cut what is in flight.
+            if await self._evictor.begin(model, "reload") is Eviction.BUSY:
+                text = f"{model} is in use; its options cannot be changed now"
+                raise LoadError(text, status_code=409, kind="rejected")
+        options = self._load_options(model) if load.options is None else load.options
         try:
-            await self._client.load(load.model, options)
+            await self._client.load(model, options)
         except LoadError as error:
-            self.note_failure(load.model, error.reason, error.kind)
+            self.failures.note(model, error.reason, error.kind)
             self._truth.relist()
             raise
         await self._truth.relisted(SETTLE_S)
-        if load.model not in self._ledger.routes and record.needs_unload and self._lists_dead():
+        if model not in ledger.routes and record.needs_unload and self._lists_dead():
             # lemond took a dead child for loaded (<= 10.7): the listing showed it only now.
-            await self._client.unload(load.model)
-            await self._client.load(load.model, options)
+            await self._client.unload(model)
+            await self._client.load(model, options)
             await self._truth.relisted(SETTLE_S)
-        if load.model not in self._ledger.routes:
+        if model not in ledger.routes:
             raise LemondHTTPError(
-                f"lemond said that {load.model} is loaded, but its listing does not show it",
-                status_code=200,
+                f"lemond said that {model} is loaded, but its listing does not show it", status_code=200
             )
-        self._history.add(load.model, self._clock() - began)
-        self.note_loaded(load.model)
+        self._loaded(load)
+
+    def _loaded(self, load: Load) -> None:
+        now = self._clock()
+        took = now - (load.began or now)
+        self._history.add(load.model, took)
+        self.failures.over(load.model)
+        self._not_before.pop(load.model, None)
+        if load.purpose is Purpose.DEMAND:
+            self._census.untried[load.model] = now + max(RETURN_S, took / 4)
+
+
+def _has_options(shown: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(key in shown and shown[key] == value for key, value in wanted.items())

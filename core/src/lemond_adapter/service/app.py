@@ -17,6 +17,7 @@ from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.dispatch.catalogue_view import model_rows
 from lemond_adapter.dispatch.dataplane import DataPlane
 from lemond_adapter.dispatch.envelope import Refusal, refusal_for
+from lemond_adapter.dispatch.traffic import Flight
 from lemond_adapter.service import dashboard, metrics, reports, sse
 from lemond_adapter.service.live import live_feed
 from lemond_adapter.service.session import Session, refused
@@ -30,8 +31,14 @@ def build_app(adapter: LemondAdapter, *, api_key: str | None = None, hold_s: flo
     """The application over a running adapter. With `api_key`, everything but the dashboard's
     files, `/healthz` and `/readyz` wants it as a bearer token or `x-api-key`."""
     plane = DataPlane(adapter, default_hold_s=hold_s)
+    plane.traffic.observers.append(lambda flight: _served(adapter, flight))
     surface = Surface(adapter, plane, SlotBoard(adapter))
     return Front(plane, surface.starlette(), api_key)
+
+
+def _served(adapter: LemondAdapter, flight: Flight) -> None:
+    if flight.outcome == "served" and flight.status < 500 and flight.model is not None:
+        adapter.actor.served(flight.model)
 
 
 class Front:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lemond_adapter.acting.policy import Policy
 from lemond_adapter.types import ConfigError, SlotMap, SlotSpec
 
 
@@ -44,6 +45,8 @@ class PolicySection(_Strict):
     max_restarts: int = Field(default=5, ge=0)
     heartbeat_s: float = Field(default=30.0, gt=0)
     silence_s: float = Field(default=10.0, gt=0)
+    restart_backoff_s: float = Field(default=1.0, ge=0)
+    restart_refill_s: float = Field(default=600.0, gt=0)
     warm: list[str] = Field(default_factory=list)
     max_waiting: int = Field(default=256, ge=0)
     idempotency_ttl_s: float = Field(default=600.0, ge=0)
@@ -125,6 +128,19 @@ class Config(_Strict):
     policy: PolicySection = Field(default_factory=PolicySection)
     slots: dict[str, SlotSection] = Field(default_factory=dict)
     slots_dir: str | None = None
+
+    def acting(self) -> Policy:
+        """What is done unasked, as the core's value."""
+        given = self.policy
+        return Policy(
+            idle_timeout_s=given.idle_timeout_s,
+            drain_timeout_s=given.drain_timeout_s,
+            max_restarts=given.max_restarts,
+            restart_backoff_s=given.restart_backoff_s,
+            restart_refill_s=given.restart_refill_s,
+            hold_s=given.hold_s,
+            warm=tuple(given.warm),
+        )
 
     def slot_specs(self) -> list[SlotSpec]:
         """The slots as the core wants them."""

@@ -89,6 +89,7 @@ async def run(config: Config, options: Options, say: Callable[[str], None]) -> N
                     load_timeout_s=config.lemond.load_timeout_s,
                     heartbeat_s=config.policy.heartbeat_s,
                     silence_s=config.policy.silence_s,
+                    policy=config.acting(),
                 )
             )
             await _serve(config, adapter, bound, say)
@@ -127,7 +128,6 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     serving = asyncio.create_task(server.serve([bound]), name="http")
-    warming = asyncio.create_task(_warm(adapter, config.policy.warm), name="warm")
     await server.up.wait()
     driver = adapter.driver.name if adapter.driver else "none"
     host = f"[{config.listen.host}]" if ":" in config.listen.host else config.listen.host
@@ -136,14 +136,6 @@ async def _serve(
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    warming.cancel()
     adapter.hub.close()
     server.should_exit = True
     await serving
-
-
-async def _warm(adapter: LemondAdapter, names: list[str]) -> None:
-    if names:
-        for name, error in (await adapter.warm(names)).items():
-            if error is not None:
-                log.warning("warm %s: %s", name, error)

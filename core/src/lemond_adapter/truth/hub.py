@@ -31,16 +31,19 @@ class HubClosed(Exception):
 
 
 class EventHub:
-    """One per adapter. `epoch` names this run: seq counts from 1 within it."""
+    """One per adapter. `epoch` names this run: seq counts on from `after` within it."""
 
-    def __init__(self, ring: int = RING, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self, ring: int = RING, now: Callable[[], datetime] = lambda: datetime.now(UTC), after: int = 0
+    ) -> None:
         self.epoch = secrets.token_hex(4)
         self._now = now
         self._ring: deque[SlotEvent] = deque(maxlen=ring)
         self._subscribers: set[Subscription] = set()
         self.observers: list[Callable[[SlotEvent], None]] = []
         """Called with each event before any subscriber sees it: what they build is never behind."""
-        self.seq = 0
+        self.seq = self.first = after
+        """`first`: the seq before the first of this run."""
         self.closed = False
 
     @property

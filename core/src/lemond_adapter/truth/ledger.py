@@ -105,6 +105,8 @@ class Ledger(Book):
             return []
         if record.phase is Phase.LOADED:
             return self._moved(record, entry)
+        if same and record.ours and record.phase is Phase.UNLOADING:
+            return []  # we took the route and unload it, or give it back
         if same and record.withdrawn_at >= 0 and not record.kept and record.phase is not Phase.CRASHED:
             record.doubts += 1
             if record.doubts < CONFIRMATIONS:
@@ -304,11 +306,22 @@ class Ledger(Book):
         record.ours = True
         return self._withdraw(record, reason, None, source="self")
 
-    def unload_failed(self, model: str) -> None:
-        """Our unload was refused: the next listing may restore the route."""
+    def eviction_called_off(self, model: str) -> None:
+        """It stays, or lemond refused our unload: the next listing may restore the route."""
         record = self.record(model)
-        record.kept = True
+        record.kept, record.ours = True, False
         self.wants_listing = True
+
+    def abandon(self, model: str, reason: str) -> Events:
+        """It died too often: in error until somebody acts."""
+        self._tick += 1
+        record = self.record(model)
+        if record.phase is not Phase.CRASHED:
+            return []
+        withdrawn = record.withdrawn_at
+        events = self._fail(record, Hint(HintKind.FAILED, model, text=reason, failure="backend_exit"), "self")
+        record.withdrawn_at = withdrawn
+        return [event.model_copy(update={"initiator": "adapter"}) for event in events]
 
 
 def _same_process(old: LoadedModel, new: LoadedModel) -> bool:

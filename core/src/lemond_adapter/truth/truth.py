@@ -77,9 +77,9 @@ class Truth:
         slot_name: Callable[[str], str | None],
         timing: Timing,
     ) -> None:
-        self._address = address
+        self.address = address
         self._client = client
-        self._hub = hub
+        self.hub = hub
         self._slot_name = slot_name
         self._timing = timing
         loop = asyncio.get_running_loop()
@@ -186,7 +186,7 @@ class Truth:
         for event in events:
             if event.model is not None and event.slot is None:
                 event = event.model_copy(update={"slot": self._slot_name(event.model)})
-            self._hub.publish(event)
+            self.hub.publish(event)
         if self.ledger.wants_listing:
             self._wanted.set()
         self._arm_expiry()
@@ -276,7 +276,7 @@ class Truth:
             return
         if self.neighbour.shared:
             self.reading.complain(
-                f"two lemonds share {self._address.url} (WebSocket ports {old_port} and {port} "
+                f"two lemonds share {self.address.url} (WebSocket ports {old_port} and {port} "
                 "alternate): stop one of them; until then only processes say what is gone"
             )
         else:
@@ -292,7 +292,7 @@ class Truth:
         self._started_anew = False
         selection = self.reading.selection if fits else self.reading.choose(reported)
         assert selection is not None
-        self._hub.publish(
+        self.hub.publish(
             LemondStarted(
                 version=selection.version,
                 driver=selection.driver.name,
@@ -326,15 +326,15 @@ class Truth:
     def _stream_url(self) -> str | None:
         ports: list[int] = []
         if self.driver is not None and self.driver.traits.log_stream_on_main_port:
-            ports.append(self._address.port)
+            ports.append(self.address.port)
         if self.listing is not None and self.listing.websocket_port is not None:
             ports.append(self.listing.websocket_port)
         if not ports or not self.reachable or self.native.active:
             return None
         # Where both exist the main port comes first; after a failure the other one has its turn.
         port = ports[self.stream.status.failures % len(ports)]
-        host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
-        scheme = "wss" if self._address.scheme == "https" else "ws"
+        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+        scheme = "wss" if self.address.scheme == "https" else "ws"
         return f"{scheme}://{host}:{port}/logs/stream"
 
     def _native_up(self, reason: ListReason | None) -> None:
