@@ -26,7 +26,7 @@ export class About {
     this.#line(lemond);
     const opened = new Set([...this.body.querySelectorAll("details[open]")].map((node) => node.dataset.name));
     this.body.replaceChildren(
-      el("dl", { class: "about" }, ...this.#lemond(lemond), ...this.#driver(status), ...this.#stream(status), ...this.#budget(status)),
+      el("dl", { class: "about" }, ...this.#lemond(lemond), ...this.#driver(status), ...this.#stream(status), ...this.#budget(status), this.#others()),
       ...this.#drift(status, opened));
   }
 
@@ -88,6 +88,14 @@ export class About {
     return [pair("Asked of lemond",
       el("meter", { min: 0, max: Math.max(budget * 2, used), high: budget + 0.5, optimum: 0, value: used, "aria-label": "Requests to lemond in the last minute" }),
       ` ${used} in the last minute (at rest: ${budget}), ${sum} in all`)];
+  }
+
+  /** Requests that belong to no slot: their names mean nothing here, or could not be read. */
+  #others() {
+    const others = this.store.traffic.get("");
+    if (!others) return null;
+    const counts = Object.entries(others.outcomes).map(([outcome, count]) => `${count} ${printable(outcome)}`);
+    return pair("Not for a slot", counts.join(", "));
   }
 
   #drift({ drift, problems }, opened) {

@@ -39,7 +39,7 @@ function onEvent(type, data) {
     store.frame(data);
     slots.render();
     slots.tick();
-    if (data.status) about.render();
+    if (data.status || data.traffic?.[""]) about.render();
     if (data.catalogue) soon();
   } else if (store.event(data)) {
     if (data.model === null) slots.render();
