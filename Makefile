@@ -49,7 +49,7 @@ $(RUNS): constraints.txt core/pyproject.toml $(wildcard drivers/*/pyproject.toml
 
 # What checks.
 $(STAMP): $(RUNS)
-	@$(PIP) install -c constraints.txt pytest pytest-asyncio hypothesis mypy ruff build
+	@$(PIP) install -c constraints.txt pytest pytest-asyncio hypothesis mypy ruff build selenium
 	@touch $(STAMP)
 
 clean:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -114,13 +115,11 @@ class Page:
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+@contextlib.contextmanager
+def launched(binary: str, driver: str) -> Iterator[Any]:
     """A WebDriver over a new, empty profile."""
-    binary, driver = chromium(), shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("no Chromium with its driver here: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium import webdriver
+
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -144,6 +143,17 @@ def browser() -> Iterator[Any]:
             yield running
         finally:
             running.quit()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser, or a skip where there is none."""
+    binary, driver = chromium(), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium with its driver here: apt-get install chromium chromium-driver")
+    pytest.importorskip("selenium", reason="selenium is not installed: make .venv/.checks")
+    with launched(binary, driver) as running:
+        yield running
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ export class About {
         ` seq ${native.last_seq ?? "–"}, ${native.reconnects} reconnects`));
     }
     if (log && !(native?.connected && !log.connected)) {
-      const more = [`seq ${log.last_seq ?? "–"}`, `${log.reconnects} reconnects`, `${log.gaps} gaps`];
+      const more = log.last_seq ? [`seq ${log.last_seq}`, `${log.reconnects} reconnects`, `${log.gaps} gaps`] : [];
       if (log.malformed_frames) more.push(`${log.malformed_frames} unreadable`);
       found.push(pair("Log stream", log.connected ? badge("good", "connected") : badge("warn", "not connected"), ` ${more.join(", ")}`));
       if (!log.connected && log.last_error) found.push(pair("Last error", printable(log.last_error)));
@@ -105,6 +105,7 @@ export class About {
     }
     if (!drift) return found;
     const { unknown_lifecycle_lines: lines, examples, unknown_health_keys: keys } = drift;
+    if (!lines && !keys.length && !this.store.status.lemond.version) return found;
     if (!lines && !keys.length) {
       found.push(el("p", { class: "muted", text: "No drift: every lifecycle line and key of this lemond is known." }));
       return found;
@@ -134,7 +135,7 @@ export function banners(store, retry) {
     banner = ["bad", met ? "lemond does not answer" : "lemond is missing",
       met
         ? `${lemond.why}. The slots show what was last known; those whose server still lives are served.`
-        : `Nothing answers at ${lemond.url}: ${lemond.why}. Is lemond running? Is that its address (serve --lemond URL)? lemond-adapter doctor tells more.`,
+        : `${lemond.why}.`,
       null];
   } else if (known && lemond?.shared_port) {
     banner = ["bad", "Two lemonds share one port", "Their answers alternate: stop one of them.", null];

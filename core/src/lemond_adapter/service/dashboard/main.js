@@ -9,7 +9,7 @@ import { Store } from "./store.js";
 import { Timeline } from "./timeline.js";
 import { clock } from "./words.js";
 
-const HIDDEN_MS = 60_000;
+const HIDDEN_MS = 30_000;
 
 const store = new Store();
 const slots = new Slots(store);
@@ -104,7 +104,8 @@ const THEMES = ["auto", "light", "dark"];
 function theme(choice) {
   if (choice === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = choice;
-  setText(byId("theme"), `Theme: ${choice}`);
+  setText(byId("theme"), `◐ ${choice}`);
+  byId("theme").setAttribute("aria-label", `Theme: ${choice}`);
   localStorage.setItem("lemond-adapter.theme", choice);
 }
 

@@ -84,13 +84,19 @@ export class Slots {
     } else if (lemond && !lemond.reachable) {
       box.replaceChildren(
         el("p", { class: "empty-title", text: "Nothing is known yet" }),
-        el("p", { text: "The models appear here as soon as lemond answers." }));
+        el("ol", { class: "steps" },
+          el("li", {}, "Is lemond running? Start it, and this page fills by itself."),
+          el("li", {}, "Is it somewhere else? Tell the service: ", el("code", { text: "lemond-adapter serve --lemond http://HOST:PORT" })),
+          el("li", {}, "What exactly is wrong: ", el("code", { text: `lemond-adapter doctor --lemond ${printable(lemond.url)}` }))));
     } else {
       box.replaceChildren(
         el("p", { class: "empty-title", text: "No slots, and no model is loaded" }),
-        el("p", {}, "Send a request with the name of a model of lemond, and it is loaded and shown here. ",
-          "To give models the names of slots, start the service with a file:"),
-        el("pre", { text: '[slots.primary]\nmodel = "Qwen3-8B-GGUF"' }));
+        el("ol", { class: "steps" },
+          el("li", {}, "What can be served: ", el("a", { href: "/v1/models", text: "/v1/models" })),
+          el("li", {}, "Send a request with one of these names, and the model is loaded and shown here:",
+            el("pre", { text: `curl ${location.origin}/v1/chat/completions \\\n  -d '{"model": "NAME", "messages": [{"role": "user", "content": "hello"}]}'` })),
+          el("li", {}, "To give a model the name of a slot, start the service with --config FILE, and in it:",
+            el("pre", { text: '[slots.primary]\nmodel = "NAME"' }))));
     }
   }
 
@@ -148,10 +154,9 @@ class Card {
           row.name === row.model_id ? null : el("p", { class: "model" }, nameOf(row.model_id))),
         this.state,
         el("div", { class: "buttons" }, this.load, this.unload)),
-      this.message,
-      this.note,
       el("dl", { class: "facts" }, ...FACTS.map(([key, label, title]) =>
         el("div", { title }, el("dt", { text: label }), this.facts[key]))),
+      el("div", { class: "words" }, this.message, this.note),
       this.charts.node);
   }
 

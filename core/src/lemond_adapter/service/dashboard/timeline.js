@@ -6,11 +6,13 @@ import { STATES, clock, lasting, reasonWords, sentence } from "./words.js";
 const LANE = 34;
 const BAR = 18;
 const AXIS = 20;
-const RANGES = [["5 min", 300], ["15 min", 900], ["1 hour", 3600]];
-const STEPS = [10, 30, 60, 120, 300, 600, 900];
+const LEAST = 60;
+const MOST = 3600;
+const RANGES = [["Fit", null], ["5 min", 300], ["15 min", 900], ["1 hour", MOST]];
+const STEPS = [5, 10, 30, 60, 120, 300, 600, 900];
 
 export class Timeline {
-  #range = null; // null: as much as there is
+  #range = null; // seconds; null: as much as there is, an hour at most
   #told = null; // the segment under the pointer, or chosen by key
 
   constructor(store) {
@@ -19,8 +21,8 @@ export class Timeline {
     this.width = 0;
     for (const [label, range] of RANGES) {
       byId("ranges").append(el("button", {
-        type: "button", class: "quiet", text: label, "data-range": range, "aria-pressed": "false",
-        onclick: () => { this.#range = range; this.render(); },
+        type: "button", class: "quiet", text: label, "aria-pressed": String(range === this.#range),
+        onclick: (event) => this.#choose(range, event.target),
       }));
     }
     byId("legend").append(...STATES.filter((state) => state !== "serving" && state !== "idle").map((state) =>
@@ -49,8 +51,7 @@ export class Timeline {
     if (!store.known || !rows.length || !this.width) return;
     const now = store.now();
     const found = ended(store.history(), now);
-    const range = this.#range ?? (RANGES.find(([, seconds]) => found.begin >= now - seconds) || RANGES.at(-1))[1];
-    for (const button of byId("ranges").children) button.setAttribute("aria-pressed", String(Number(button.dataset.range) === range));
+    const range = this.#range ?? Math.min(Math.max(now - found.begin, LEAST), MOST);
     const start = now - range;
     const x = (at) => ((Math.max(at, start) - start) / range) * this.width;
     const height = rows.length * LANE + AXIS;
@@ -69,6 +70,12 @@ export class Timeline {
   }
 
   #segments = [];
+
+  #choose(range, button) {
+    this.#range = range;
+    for (const other of byId("ranges").children) other.setAttribute("aria-pressed", String(other === button));
+    this.render();
+  }
 
   #label(rows) {
     const names = rows.map(({ name }) => name).join("\n");

@@ -3,7 +3,7 @@
 import { printable } from "./dom.js";
 
 export const STATES = [
-  "serving", "ready", "idle", "warming", "starting", "pulling", "unloading", "offline", "error",
+  "pulling", "starting", "warming", "ready", "serving", "idle", "unloading", "offline", "error",
 ];
 
 export const RESIDENT = new Set(["ready", "serving", "idle", "unloading"]);
