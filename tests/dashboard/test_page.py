@@ -278,3 +278,62 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab(
     await simulator.load("tiny-a")
     await page.state("tiny-a", "ready")
     assert [error for error in page.errors() if "401" not in error] == []
+
+
+@pytest.mark.slow
+async def test_a_service_that_hangs_is_not_believed_for_ever(page: Any, service: Any) -> None:
+    await service.loaded("tiny-a")
+    await page.open(service.url)
+    await page.state("tiny-a", "ready")
+    service.process.send_signal(signal.SIGSTOP)
+    try:
+        await page.until("document.documentElement.dataset.connection === 'lost'", limit_s=45)
+        assert "silent" in await page.text("#banners")
+        assert await page.text("[data-slot=tiny-a] .state") == "was ready"
+    finally:
+        service.process.send_signal(signal.SIGCONT)
+    await page.live()
+    assert await page.text("[data-slot=tiny-a] .state") == "ready"
+
+
+@pytest.mark.slow
+async def test_a_tab_that_nobody_sees_holds_no_connection(
+    page: Any, simulator: SimulatorProcess, service: Any
+) -> None:
+    async def subscribers() -> int:
+        return int((await service.get("/api/v1/adapter/status"))["counters"]["event_subscribers"])
+
+    await page.open(service.url)
+    await page.live()
+    assert await subscribers() == 1
+    first = page.driver.current_window_handle
+    await asyncio.to_thread(page.driver.switch_to.new_window, "tab")
+    try:
+        # Nothing tells one client that another has left, so it is asked.
+        for _ in range(45):
+            if await subscribers() == 0:
+                break
+            await asyncio.sleep(1)
+        assert await subscribers() == 0
+        await simulator.load("tiny-a")
+        await service.until(lambda: service.routed("tiny-a"))
+    finally:
+        page.driver.close()
+        page.driver.switch_to.window(first)
+    await page.live()
+    await page.state("tiny-a", "ready")
+    # It went on from where it was: no event is missing.
+    await page.until("document.querySelectorAll('#log [data-type=load_started]').length === 1")
+
+
+async def test_the_journal_holds_still(page: Any, simulator: SimulatorProcess, service: Any) -> None:
+    await service.loaded("tiny-a")
+    await page.open(service.url)
+    await page.until("document.querySelector('#log').innerText.includes('ready on port')")
+    await page.press("#hold")
+    held = await page.text("#log")
+    await simulator.load("tiny-b")
+    await page.until("/Go on \\(\\d new\\)/.test(document.querySelector('#hold').innerText)")
+    assert await page.text("#log") == held
+    await page.press("#hold")
+    await page.until("document.querySelector('#log').innerText.includes('tiny-b')")

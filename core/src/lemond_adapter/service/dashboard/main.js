@@ -10,6 +10,7 @@ import { Timeline } from "./timeline.js";
 import { clock } from "./words.js";
 
 const HIDDEN_MS = 30_000;
+const PAST = 1000;
 
 const store = new Store();
 const slots = new Slots(store);
@@ -53,7 +54,7 @@ function onEvent(type, data) {
 
 async function fetchPast() {
   try {
-    store.past(await ask("GET", "/api/v1/adapter/journal?limit=1000"));
+    store.past(await ask("GET", `/api/v1/adapter/journal?limit=${PAST}`), PAST);
     soon();
   } catch (problem) {
     setText(byId("journal-count"), `the past could not be fetched: ${problem.message}`);

@@ -1,7 +1,7 @@
 // The connection to the service: one stream of events that mends itself, and requests with the key.
 
 const KEY = "lemond-adapter.key";
-const SILENCE_MS = 40_000; // the service says something every 15 s
+const SILENCE_MS = 35_000; // the service says something every 15 s
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 5_000;
 
@@ -109,12 +109,6 @@ export class Stream {
   /** Tries again at once. */
   retry() {
     this.#wake?.();
-  }
-
-  /** The next connection starts with a snapshot. */
-  renew() {
-    this.#lastId = null;
-    this.#abort?.abort();
   }
 
   /** A page that nobody sees holds no connection: a browser has six for one service. */

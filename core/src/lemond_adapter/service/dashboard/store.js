@@ -113,12 +113,12 @@ export class Store {
     this.traffic.set(name, { outcomes: news.outcomes, retry_after_s: news.retry_after_s, buckets });
   }
 
-  /** Past events, of this run or earlier ones. */
-  past(answer) {
+  /** The answer to a request for the last `asked` events, of this run or earlier ones. */
+  past(answer, asked) {
     const before = this.journal;
     this.journal = [];
     this.#seen = new Set();
-    this.journalComplete = answer.oldest_seq <= 1;
+    this.journalComplete = answer.oldest_seq <= 1 && answer.events.length < asked;
     for (const event of answer.events) this.#remember(event);
     // What came over the stream while the answer was on its way.
     const last = this.journal.at(-1);
