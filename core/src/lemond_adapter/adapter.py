@@ -122,6 +122,7 @@ class LemondAdapter:
         `ConfigError` when two slots share a name, and changes nothing then."""
         self.slots = SlotMap(slots)
         self._policy = policy
+        self.truth.ledger.rename(self.slots.slot_name)
         if self._actor is not None and policy is not None:
             self._actor.adopt(policy)
 
@@ -217,17 +218,8 @@ class LemondAdapter:
         return self.actor.answers.loading(slot, model)
 
     async def wait_for_route(self, model: str, timeout_s: float) -> RouteInfo | None:
-        """The model's route as soon as it has one; None when `timeout_s` passed without."""
-        subscription = self.hub.subscribe()
-        try:
-            async with asyncio.timeout(timeout_s):
-                while (route := self.truth.ledger.routes.get(model)) is None:
-                    await subscription.next_batch()
-                return route
-        except (TimeoutError, HubClosed):
-            return None
-        finally:
-            subscription.close()
+        """The model's route as soon as it has one; None: not in time, or its load failed."""
+        return await self.actor.answers.wait_for_route(model, timeout_s)
 
     # What is done.
 

@@ -94,6 +94,7 @@ class Actor:
             )
             leases.on_idle.append(self.keeper.used)
         truth.hub.observers.append(self._observe)
+        truth.loads_for_us = self.loader.running
 
     def start(self) -> None:
         """Begins to act unasked, where there is a policy. To be called after the first contact."""

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from lemond_adapter.acting.catalogue import Catalogue
 from lemond_adapter.acting.decision import Situation, Verdict, decide
 from lemond_adapter.acting.evictor import Evictor
 from lemond_adapter.acting.history import LoadHistory
 from lemond_adapter.acting.loader import Loader
+from lemond_adapter.acting.waiting import Load
+from lemond_adapter.truth.hub import HubClosed, Subscription
 from lemond_adapter.truth.record import Phase
 from lemond_adapter.truth.truth import Truth
-from lemond_adapter.types import LemondError, LemondUnavailable, ModelNotFound, SlotLoading, SlotSpec
+from lemond_adapter.types import (
+    LemondError,
+    LemondUnavailable,
+    ModelNotFound,
+    RouteInfo,
+    SlotLoading,
+    SlotSpec,
+)
 
 _STATE_OF = {
     Phase.STARTING: "starting",
@@ -74,6 +84,35 @@ class Answers:
             case Verdict.LOAD:
                 self._loader.request(model)
         return self.loading(slot, model)
+
+    async def wait_for_route(self, model: str, timeout_s: float) -> RouteInfo | None:
+        """The model's route as soon as it has one; None when `timeout_s` passed without, or when its load
+        ended in failure before."""
+        routes, subscription = self._truth.ledger.routes, self._truth.hub.subscribe()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while model not in routes and self._loader.failures.standing(model) is None:
+                    await self._news(subscription, self._loader.pending(model))
+        except (TimeoutError, HubClosed):
+            return None
+        finally:
+            subscription.close()
+        return routes.get(model)
+
+    @staticmethod
+    async def _news(subscription: Subscription, load: Load | None) -> None:
+        """An event, or the end of the load."""
+        waits: set[asyncio.Task[Any]] = {asyncio.create_task(subscription.next_batch())}
+        if load is not None:
+            waits.add(asyncio.create_task(load.done.wait()))
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in waits:
+                task.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     def loading(self, slot: SlotSpec | None, model: str) -> SlotLoading:
         """The error that says how long to wait for a model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 
 FIRST_GUESS_S = 3.0
 """For a model nobody has timed and whose size is not known."""
@@ -21,9 +22,17 @@ class LoadHistory:
         self._kept = kept
         self._seen: dict[str, deque[float]] = {}
         self._sizes: dict[str, float] = {}
+        self.observers: list[Callable[[str, float], None]] = []
+        """Told of each load timed here, to keep it."""
 
     def add(self, model: str, seconds: float) -> None:
         """A load took this long, from request to route."""
+        self.learned(model, seconds)
+        for tell in self.observers:
+            tell(model, seconds)
+
+    def learned(self, model: str, seconds: float) -> None:
+        """The same, from an earlier run."""
         self._seen.setdefault(model, deque(maxlen=self._kept)).append(seconds)
 
     def size(self, model: str, gigabytes: float) -> None:

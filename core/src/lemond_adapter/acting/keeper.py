@@ -143,7 +143,7 @@ class Keeper:
         if not self._truth.reachable or self._loader.pending(model) is not None:
             self._snoozed[model] = now + FRESH_S
             return
-        if now - self._checked.get(model, float("-inf")) > FRESH_S:
+        if self._checked.get(model, float("-inf")) < now - action.idle_s + action.limit_s:
             self._checked[model] = now
             await self._truth.relisted(FRESH_S)
             self._wake.set()

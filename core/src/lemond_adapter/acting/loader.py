@@ -121,6 +121,11 @@ class Loader:
         """Its load, waiting or running."""
         return self._queue.get(model)
 
+    def running(self, model: str) -> bool:
+        """Whether lemond is loading it for us."""
+        load = self._queue.get(model)
+        return load is not None and load.began is not None
+
     def position(self, model: str) -> int | None:
         """0 when its load is running or next, 1 behind that, ...; None when none is asked for."""
         return self._queue.position(model)
@@ -206,6 +211,7 @@ class Loader:
                 load.not_before = until
                 return True
             case Refused(why=why) if not waits_only:
+                self.failures.note(load.model, why, "rejected")
                 raise LoadError(why, status_code=409, kind="rejected")
             case MakeRoom(victims=victims) if not waits_only:
                 load.draining = True

@@ -95,7 +95,7 @@ def serve(
     if check:
         say(f"{config or 'defaults'}: ok, {len(settings.slots)} slots")
         return
-    options = Options(simulate=simulate, insecure=insecure, time_scale=time_scale)
+    options = Options(simulate=simulate, insecure=insecure, time_scale=time_scale, config_file=config)
     try:
         import uvloop
     except ModuleNotFoundError:

@@ -52,6 +52,15 @@ class PolicySection(_Strict):
     idempotency_ttl_s: float = Field(default=600.0, ge=0)
 
 
+class StateSection(_Strict):
+    """What is kept on disk. `dir` holds the journal; `hal0_dir` gets hal0's `<slot>/state.json`."""
+
+    dir: str | None = None
+    journal_rows: int = Field(default=100_000, ge=100)
+    journal_days: float = Field(default=30.0, gt=0)
+    hal0_dir: str | None = None
+
+
 class SlotModel(BaseModel):
     """hal0 writes a slot's model as a table."""
 
@@ -126,6 +135,7 @@ class Config(_Strict):
     lemond: LemondSection = Field(default_factory=LemondSection)
     listen: ListenSection = Field(default_factory=ListenSection)
     policy: PolicySection = Field(default_factory=PolicySection)
+    state: StateSection = Field(default_factory=StateSection)
     slots: dict[str, SlotSection] = Field(default_factory=dict)
     slots_dir: str | None = None
 
@@ -201,6 +211,7 @@ def _known_keys(where: tuple[int | str, ...]) -> str:
         "lemond": LemondSection,
         "listen": ListenSection,
         "policy": PolicySection,
+        "state": StateSection,
     }
     schema = sections.get(str(where[0]), Config) if len(where) > 1 else Config
     return ", ".join(schema.model_fields)

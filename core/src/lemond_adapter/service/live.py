@@ -28,6 +28,10 @@ SLOW_EVERY = 10
 KEPT = 64
 """Frames kept for clients that are slow; one that is further behind gets everything."""
 
+TREMBLING_S = 0.5
+NOTES = 200
+"""How many notes may wait for the first client."""
+
 Rows = list[dict[str, Any]]
 
 
@@ -42,6 +46,9 @@ class LiveFeed:
         tally: Tally,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self.notes: deque[dict[str, Any]] = deque(maxlen=NOTES)
+        """Decisions that were not told yet; the journal keeps them."""
+
         self._rows = rows
         self._activity = activity
         self._status = status
@@ -108,7 +115,7 @@ class LiveFeed:
         catalogue = [_named(row) for row in rows]
         if catalogue != self._last_catalogue:
             frame["catalogue"] = self._last_catalogue = catalogue
-        current = {row["name"]: _live(row) for row in rows}
+        current = {row["name"]: _steady(_live(row), self._last.get(row["name"])) for row in rows}
         changed = {name: live for name, live in current.items() if live != self._last.get(name)}
         self._last = current
         self._models = {row["name"]: row["model_id"] for row in rows}
@@ -120,6 +127,9 @@ class LiveFeed:
         if news := {key: value for key, value in status.items() if value != self._last_status.get(key)}:
             frame["status"] = news
         self._last_status = status
+        if self.notes:
+            frame["notes"] = list(self.notes)
+            self.notes.clear()
         if frame:
             self._publish(frame)
 
@@ -196,7 +206,9 @@ def live_feed(adapter: LemondAdapter, plane: DataPlane, board: SlotBoard) -> Liv
         del found["counters"]
         return found
 
-    return LiveFeed(board.rows, activity, status, tally)
+    feed = LiveFeed(board.rows, activity, status, tally)
+    adapter.actor.notes.observers.append(lambda note: feed.notes.append(note.as_json()))
+    return feed
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
@@ -212,3 +224,11 @@ def _live(row: dict[str, Any]) -> dict[str, Any]:
     if "idle_deadline" in row["metadata"]:
         found["idle_deadline"] = row["metadata"]["idle_deadline"]
     return found
+
+
+def _steady(live: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
+    """A deadline is worked out anew each time, and differs by the clocks' trembling: that is no news."""
+    told = (before or {}).get("idle_deadline")
+    if told is not None and abs(live.get("idle_deadline", 0.0) - told) < TREMBLING_S:
+        live["idle_deadline"] = told
+    return live

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.dispatch.dataplane import DataPlane
+from lemond_adapter.journal import Journal
 from lemond_adapter.slots.rows import SlotBoard
 from lemond_adapter.types import RouteInfo, Unknown, rfc3339
 
@@ -27,7 +29,7 @@ def lemond_report(adapter: LemondAdapter) -> dict[str, Any]:
     }
 
 
-def status(adapter: LemondAdapter, plane: DataPlane) -> dict[str, Any]:
+def status(adapter: LemondAdapter, plane: DataPlane, journal: Journal) -> dict[str, Any]:
     """Everything an operator asks first."""
     truth, selection = adapter.truth, adapter.selection
     knowledge = adapter.loaded()
@@ -83,6 +85,7 @@ def status(adapter: LemondAdapter, plane: DataPlane) -> dict[str, Any]:
             "event_subscribers": adapter.hub.subscribers,
             "listings": truth.listings,
         },
+        "journal": asdict(journal.status()),
         "problems": truth.reading.problems,
         "epoch": adapter.hub.epoch,
     }

@@ -9,13 +9,17 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lemond_adapter.adapter import LemondAdapter
+from lemond_adapter.journal import Journal
+from lemond_adapter.service import keeping
 from lemond_adapter.service.app import build_app
-from lemond_adapter.service.config import Config, secret
+from lemond_adapter.service.config import Config, load_config, secret
+from lemond_adapter.slots.rows import SlotBoard
 from lemond_adapter.truth.address import is_loopback
 from lemond_adapter.types import ConfigError, LemondError
 
@@ -53,6 +57,7 @@ class Options:
     simulate: str | None = None
     insecure: bool = False
     time_scale: float = 1.0
+    config_file: Path | None = None
 
 
 def listener(config: Config, *, insecure: bool) -> socket.socket:
@@ -80,19 +85,40 @@ async def run(config: Config, options: Options, say: Callable[[str], None]) -> N
             url = config.lemond.url
             if options.simulate is not None:
                 url = await stack.enter_async_context(_simulated(options))
-            adapter = await stack.enter_async_context(
-                LemondAdapter(
-                    url,
-                    api_key=secret(config.lemond.api_key_env),
-                    slots=config.slot_specs(),
-                    connect_timeout_s=config.lemond.connect_timeout_s,
-                    load_timeout_s=config.lemond.load_timeout_s,
-                    heartbeat_s=config.policy.heartbeat_s,
-                    silence_s=config.policy.silence_s,
-                    policy=config.acting(),
-                )
+            journal = stack.enter_context(keeping.journal(config, simulated=options.simulate is not None))
+            adapter = LemondAdapter(
+                url,
+                api_key=secret(config.lemond.api_key_env),
+                slots=config.slot_specs(),
+                connect_timeout_s=config.lemond.connect_timeout_s,
+                load_timeout_s=config.lemond.load_timeout_s,
+                heartbeat_s=config.policy.heartbeat_s,
+                silence_s=config.policy.silence_s,
+                policy=config.acting(),
+                seq_after=journal.seq_after,
             )
-            await _serve(config, adapter, bound, say)
+            keeping.attach(adapter, journal)
+            await stack.enter_async_context(adapter)
+            adapter.actor.notes.observers.append(journal.note)
+            _reload_on_hangup(options.config_file, adapter)
+            board = await stack.enter_async_context(keeping.board(adapter, config))
+            await _serve(config, adapter, board, journal, bound, say)
+
+
+def _reload_on_hangup(file: Path | None, adapter: LemondAdapter) -> None:
+    """SIGHUP: slots and policies are read anew; a file that is refused changes nothing."""
+
+    def reload() -> None:
+        try:
+            config = load_config(file)
+            adapter.reconfigure(config.slot_specs(), config.acting())
+        except ConfigError as error:
+            log.error("not reloaded, everything stays as it was: %s", error)
+        else:
+            log.warning("reloaded %s: %d slots", file, len(config.slots))
+
+    if file is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 @contextlib.asynccontextmanager
@@ -107,9 +133,16 @@ async def _simulated(options: Options) -> AsyncIterator[str]:
 
 
 async def _serve(
-    config: Config, adapter: LemondAdapter, bound: socket.socket, say: Callable[[str], None]
+    config: Config,
+    adapter: LemondAdapter,
+    board: SlotBoard,
+    journal: Journal,
+    bound: socket.socket,
+    say: Callable[[str], None],
 ) -> None:
-    app = build_app(adapter, api_key=secret(config.listen.api_key_env), hold_s=config.policy.hold_s)
+    app = build_app(
+        adapter, board, journal, api_key=secret(config.listen.api_key_env), hold_s=config.policy.hold_s
+    )
     server = Server(
         uvicorn.Config(
             app,

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.dispatch.envelope import Refusal
+from lemond_adapter.journal import Journal, Query
 
 MOST_ROWS = 1000
 
@@ -30,10 +31,11 @@ def refused(refusal: Refusal) -> Response:
 
 
 class Session:
-    """`/warm` and `/journal`. The journal is what the event ring holds: this run's last events."""
+    """`/warm` and `/journal`."""
 
-    def __init__(self, adapter: LemondAdapter) -> None:
+    def __init__(self, adapter: LemondAdapter, journal: Journal) -> None:
         self._adapter = adapter
+        self._journal = journal
         self._running: set[asyncio.Task[Any]] = set()
 
     async def warm(self, request: Request) -> Response:
@@ -61,21 +63,27 @@ class Session:
         return JSONResponse({"results": results})
 
     async def journal(self, request: Request) -> Response:
-        """Past events, newest last; `slot`, `type`, `since` and `limit` narrow them."""
+        """Past events and notes, newest last; `slot`, `type`, `since` and `limit` narrow them."""
         query = request.query_params
         try:
             since, limit = int(query.get("since", "0")), int(query.get("limit", "100"))
         except ValueError:
             text = "since and limit are whole numbers"
             return refused(Refusal(400, "request.invalid", text))
-        slot, kind = query.get("slot"), query.get("type")
-        model = self._adapter.resolve(slot)[1] if slot else None
-        hub = self._adapter.hub
-        found = hub.after(max(since, hub.oldest() - 1))
-        rows = [
-            event.model_dump(mode="json")
-            for event in (found if isinstance(found, list) else [])
-            if (model is None or event.model == model) and (kind is None or event.type == kind)
-        ]
-        newest = rows[-min(max(limit, 1), MOST_ROWS) :]
-        return JSONResponse({"epoch": hub.epoch, "oldest_seq": hub.oldest(), "events": newest})
+        if since < 0 or limit < 1:
+            return refused(Refusal(400, "request.invalid", "since is at least 0, limit at least 1"))
+        name = query.get("slot")
+        slot, model = self._adapter.resolve(name) if name else (None, None)
+        asked = Query(
+            since=since,
+            limit=min(limit, MOST_ROWS),
+            model=model,
+            slot=slot.name if slot else name,
+            type=query.get("type"),
+        )
+        journal, epoch = self._journal, self._adapter.hub.epoch
+        found = {"epoch": epoch, "oldest_seq": await journal.oldest_seq() or self._adapter.hub.seq + 1}
+        found |= {"events": await journal.events(asked), "notes": await journal.notes(asked)}
+        if (problem := journal.status().problem) is not None:
+            found["problem"] = problem
+        return JSONResponse(found)

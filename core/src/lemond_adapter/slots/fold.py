@@ -36,6 +36,8 @@ class ModelView:
     pid: int | None = None
     generation: int = 0
     loads: int = 0
+    adopted: bool = False
+    """Loaded by somebody else than us."""
     message: str = ""
     changed_at: datetime | None = None
 
@@ -68,12 +70,8 @@ def fold(view: View, event: SlotEvent) -> View:
 def _step(view: ModelView, event: SlotEvent) -> ModelView:
     gone = replace(view, state=SlotState.OFFLINE, port=None, pid=None)
     match event:
-        case PullStarted():
-            return replace(view, state=SlotState.PULLING, message="downloading")
-        case PullProgress():
-            return replace(view, state=SlotState.PULLING, message=f"downloading, {event.percent:.0f} %")
-        case PullFinished():
-            return replace(gone, message="" if event.ok else f"download failed: {event.reason}")
+        case PullStarted() | PullProgress() | PullFinished():
+            return _pulled(view, event)
         case LoadStarted():
             return replace(
                 view, state=SlotState.STARTING, port=None, pid=None, message="lemond is loading it"
@@ -81,18 +79,12 @@ def _step(view: ModelView, event: SlotEvent) -> ModelView:
         case ProcessSpawned():
             return replace(view, state=SlotState.WARMING, pid=event.pid, message="its server is starting")
         case ModelLoaded():
-            grown = view.generation + 1
-            return replace(
-                view,
-                state=SlotState.READY,
-                port=event.port,
-                pid=event.pid,
-                generation=grown,
-                loads=view.loads + 1,
-                message="",
-            )
+            return _loaded(view, event)
         case PortChanged():
-            return replace(view, port=event.new_port, pid=event.pid, generation=view.generation + 1)
+            moved = replace(view, generation=view.generation + 1)
+            if view.state is not SlotState.READY:
+                return moved
+            return replace(moved, port=event.new_port, pid=event.pid)
         case LoadFailed():
             return replace(gone, state=SlotState.ERROR, message=event.reason)
         case EvictionStarted():
@@ -103,3 +95,31 @@ def _step(view: ModelView, event: SlotEvent) -> ModelView:
             how = event.exit or "no exit status"
             return replace(gone, message=f"its server died ({how}); loads again on the next request")
     return view
+
+
+def _pulled(view: ModelView, event: PullStarted | PullProgress | PullFinished) -> ModelView:
+    """A download says nothing of a process: what is loaded stays so while it is updated."""
+    if view.state not in (SlotState.OFFLINE, SlotState.ERROR, SlotState.PULLING):
+        return view
+    match event:
+        case PullStarted():
+            return replace(view, state=SlotState.PULLING, message="downloading")
+        case PullProgress():
+            return replace(view, state=SlotState.PULLING, message=f"downloading, {event.percent:.0f} %")
+    text = "" if event.ok else f"download failed: {event.reason}"
+    return replace(view, state=SlotState.OFFLINE, message=text)
+
+
+def _loaded(view: ModelView, event: ModelLoaded) -> ModelView:
+    """An eviction that was called off gives the same process back: no other generation, no other load."""
+    same = view.state is SlotState.UNLOADING and (view.port, view.pid) == (event.port, event.pid)
+    return replace(
+        view,
+        state=SlotState.READY,
+        port=event.port,
+        pid=event.pid,
+        generation=view.generation if same else view.generation + 1,
+        loads=view.loads if same else view.loads + 1,
+        adopted=view.adopted if same else event.initiator is None,
+        message="",
+    )

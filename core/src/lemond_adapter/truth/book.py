@@ -6,6 +6,7 @@ Every step returns the events it makes; nothing else in the package constructs t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from lemond_adapter.truth.hints import Hint
@@ -80,6 +81,11 @@ class Book:
     def next_deadline(self) -> float | None:
         """When `expire` has something to do."""
         return min((r.decide_by for r in self.records.values() if r.decide_by is not None), default=None)
+
+    def rename(self, slot_name: Callable[[str], str | None]) -> None:
+        """Slots were configured anew: the routes carry their new names."""
+        for model, route in self.routes.items():
+            self.routes[model] = self.records[model].route = replace(route, slot=slot_name(model))
 
     # Steps.
 

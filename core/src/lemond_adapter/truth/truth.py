@@ -40,6 +40,10 @@ from lemond_adapter.types import (
     LemondLost,
     LemondStarted,
     LoadedModel,
+    LoadFailed,
+    LoadStarted,
+    ModelLoaded,
+    ProcessSpawned,
     Resynced,
     ResyncReason,
     SlotEvent,
@@ -49,6 +53,8 @@ from lemond_adapter.types import (
 log = logging.getLogger(__name__)
 
 COALESCE_S = 0.005
+
+_LOAD_EVENTS = (LoadStarted, ProcessSpawned, ModelLoaded, LoadFailed)
 
 RECHECK_S = 0.2
 """Pause before a listing that is only to confirm the one before."""
@@ -113,6 +119,8 @@ class Truth:
         self.unknown_why: str | None = "lemond was not asked yet"
         self.unknown_lines: Counter[str] = Counter()
         self.listings = 0
+        self.loads_for_us: Callable[[str], bool] = lambda model: False
+        """Whether a load of ours is what lemond is busy with."""
         self.on_body: Callable[[dict[str, Any]], None] | None = None
         """Gets every health body as it came, for recording."""
         self._taps: list[Callable[[LogEntry], None]] = []
@@ -184,8 +192,11 @@ class Truth:
     def publish(self, events: list[SlotEvent]) -> None:
         """Stamps and sends events, and sees to what the ledger wants next."""
         for event in events:
-            if event.model is not None and event.slot is None:
-                event = event.model_copy(update={"slot": self._slot_name(event.model)})
+            if event.model is not None:
+                more: dict[str, Any] = {} if event.slot else {"slot": self._slot_name(event.model)}
+                if isinstance(event, _LOAD_EVENTS) and self.loads_for_us(event.model):
+                    more["initiator"] = "adapter"
+                event = event.model_copy(update=more)
             self.hub.publish(event)
         if self.ledger.wants_listing:
             self._wanted.set()

@@ -24,17 +24,16 @@ export function fold(view, event) {
 export function step(view, event) {
   const gone = { ...view, state: "offline", port: null, pid: null };
   switch (event.type) {
-    case "pull_started": return { ...view, state: "pulling", message: "downloading" };
-    case "pull_progress": return { ...view, state: "pulling", message: `downloading, ${event.percent.toFixed(0)} %` };
-    case "pull_finished": return { ...gone, message: event.ok ? "" : `download failed: ${event.reason}` };
+    case "pull_started":
+    case "pull_progress":
+    case "pull_finished": return pulled(view, event);
     case "load_started": return { ...view, state: "starting", port: null, pid: null, message: "lemond is loading it" };
     case "process_spawned": return { ...view, state: "warming", pid: event.pid, message: "its server is starting" };
-    case "model_loaded":
-      return {
-        ...view, state: "ready", port: event.port, pid: event.pid,
-        generation: view.generation + 1, loads: view.loads + 1, message: "",
-      };
-    case "port_changed": return { ...view, port: event.new_port, pid: event.pid, generation: view.generation + 1 };
+    case "model_loaded": return loaded(view, event);
+    case "port_changed": {
+      const moved = { ...view, generation: view.generation + 1 };
+      return view.state === "ready" ? { ...moved, port: event.new_port, pid: event.pid } : moved;
+    }
     case "load_failed": return { ...gone, state: "error", message: event.reason };
     case "eviction_started": return { ...view, state: "unloading", message: `being evicted (${event.reason})` };
     case "model_evicted": return { ...gone, message: `evicted (${event.reason}); loads again on the next request` };
@@ -42,4 +41,24 @@ export function step(view, event) {
       return { ...gone, message: `its server died (${event.exit || "no exit status"}); loads again on the next request` };
     default: return view;
   }
+}
+
+/** A download says nothing of a process: what is loaded stays so while it is updated. */
+function pulled(view, event) {
+  if (!["offline", "error", "pulling"].includes(view.state)) return view;
+  if (event.type === "pull_started") return { ...view, state: "pulling", message: "downloading" };
+  if (event.type === "pull_progress") {
+    return { ...view, state: "pulling", message: `downloading, ${event.percent.toFixed(0)} %` };
+  }
+  return { ...view, state: "offline", message: event.ok ? "" : `download failed: ${event.reason}` };
+}
+
+/** An eviction that was called off gives the same process back: no other generation, no other load. */
+function loaded(view, event) {
+  const same = view.state === "unloading" && view.port === event.port && view.pid === event.pid;
+  const more = same ? 0 : 1;
+  return {
+    ...view, state: "ready", port: event.port, pid: event.pid,
+    generation: view.generation + more, loads: view.loads + more, message: "",
+  };
 }

@@ -10,7 +10,7 @@ export class Journal {
   #kinds = new Set(Object.keys(KINDS));
   #slot = "";
   #text = "";
-  #held = null; // the seq behind which nothing is shown, while held
+  #held = null; // the time of the newest that is shown, while held
 
   constructor(store) {
     this.store = store;
@@ -34,7 +34,7 @@ export class Journal {
     }));
     byId("filters").append(search, this.select, el("div", { class: "chips", role: "group", "aria-label": "Kinds of events" }, ...kinds));
     byId("hold").addEventListener("click", (event) => {
-      this.#held = this.#held === null ? this.store.journal.length : null;
+      this.#held = this.#held === null ? merged(this.store).at(-1)?.at ?? "" : null;
       event.target.setAttribute("aria-pressed", String(this.#held !== null));
       this.render();
     });
@@ -42,8 +42,8 @@ export class Journal {
 
   render() {
     this.#slots();
-    const { journal } = this.store;
-    const shown = this.#held === null ? journal : journal.slice(0, this.#held);
+    const journal = merged(this.store);
+    const shown = this.#held === null ? journal : journal.filter(({ at }) => at <= this.#held);
     const rows = [];
     for (let index = shown.length - 1; index >= 0 && rows.length < SHOWN; index -= 1) {
       if (this.#wanted(shown[index])) rows.push(shown[index]);
@@ -95,6 +95,13 @@ export class Journal {
   }
 }
 
+/** Events, and the decisions among them, oldest first. */
+function merged({ journal, notes }) {
+  if (!notes.length) return journal;
+  const decisions = notes.map((note) => ({ ...note, type: "note", seq: note.text, source: note.kind }));
+  return [...journal, ...decisions].sort((one, other) => (one.at < other.at ? -1 : Number(one.at > other.at)));
+}
+
 function row(event, id, words) {
   const at = Date.parse(event.at) / 1000;
   const name = event.slot ?? event.model;
@@ -105,5 +112,5 @@ function row(event, id, words) {
       name === null ? null : nameOf(name, { class: "who", title: printable(event.model) }),
       name === null ? null : " ",
       el("span", { text: words }),
-      el("span", { class: "muted source", title: `seq ${event.seq}${event.lemond_seq ? `, lemond's log ${event.lemond_seq}` : ""}`, text: event.source })));
+      el("span", { class: "muted source", title: event.type === "note" ? null : `seq ${event.seq}${event.lemond_seq ? `, lemond's log ${event.lemond_seq}` : ""}`, text: printable(event.source) })));
 }

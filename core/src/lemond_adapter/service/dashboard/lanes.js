@@ -35,7 +35,8 @@ export function lanesOf(events, complete) {
   for (const event of events) {
     const at = timeOf(event);
     history.begin ??= at;
-    if (before && event.seq <= before.seq) {
+    if (before && event.seq !== before.seq + 1) {
+      // Another run of the service, or rows that are lost: of what lies between nothing is known.
       end(history, timeOf(before));
       history.dark.push([timeOf(before), at]);
       views = new Map();
@@ -46,8 +47,8 @@ export function lanesOf(events, complete) {
     if (event.model === null) continue;
     const segments = history.lanes.get(event.model) || [];
     history.lanes.set(event.model, segments);
-    const known = views.has(event.model);
-    if (!known && !segments.length && !complete && BEFORE[event.type]) {
+    const blind = !complete && !history.dark.length;
+    if (blind && !views.has(event.model) && BEFORE[event.type]) {
       segments.push({ from: history.begin, to: null, state: BEFORE[event.type], event: null });
     }
     const view = step(views.get(event.model) || unseen(event.model), event);
@@ -62,7 +63,7 @@ export function lanesOf(events, complete) {
   return history;
 }
 
-/** The run of the service is over: whatever was open ends there. */
+/** Whatever was open ends there. */
 function end(history, at) {
   for (const segments of history.lanes.values()) if (segments.at(-1).to === null) segments.at(-1).to = at;
   const last = history.stale.at(-1);
@@ -90,6 +91,10 @@ function noteUnload(unloads, event, at, blame) {
     open.end = at;
     open.events.push(event);
     if (open.reason === "unknown") open.reason = event.reason;
+    return;
+  }
+  if (event.type === "model_loaded" && open && open.end === null) {
+    unloads.splice(unloads.indexOf(open), 1); // it was called off
     return;
   }
   if (!["eviction_started", "model_evicted", "process_crashed", "load_failed"].includes(event.type)) return;

@@ -35,13 +35,15 @@ function onEvent(type, data) {
     store.snapshot(data);
     slots.render();
     about.render();
-    fetchPast();
+    // In the middle of a stream it says that events are missing; at its beginning, the first frame follows.
+    if (store.link.state === "live") fetchPast();
   } else if (type === "traffic") {
     store.frame(data);
+    if (data.full) fetchPast();
     slots.render();
     slots.tick();
     if (data.status || data.traffic?.[""]) about.render();
-    if (data.catalogue) soon();
+    if (data.catalogue || data.notes) soon();
   } else if (store.event(data)) {
     if (data.model === null) slots.render();
     else slots.changed(data.model);

@@ -6,7 +6,6 @@ import { charts } from "./spark.js";
 import { ON_ITS_WAY, RESIDENT, lasting, span } from "./words.js";
 
 const PATIENCE_S = 20;
-const CONFIRM_MS = 5000;
 
 export class Slots {
   #cards = new Map();
@@ -127,7 +126,6 @@ export class Slots {
 
 class Card {
   #asked = null; // what was asked for and when, until the truth moves
-  #confirming = null;
 
   constructor(store, row) {
     this.store = store;
@@ -141,7 +139,7 @@ class Card {
     this.note = el("p", { class: "note", role: "status" });
     this.facts = Object.fromEntries(FACTS.map(([key]) => [key, el("dd", { class: `fact-${key}`, text: "–" })]));
     this.load = el("button", { type: "button", text: "Load", onclick: () => this.#ask("load") });
-    this.unload = el("button", { type: "button", text: "Unload", onclick: () => this.#unload() });
+    this.unload = el("button", { type: "button", text: "Unload", onclick: () => this.#ask("unload") });
     // "Load primary" to those who hear the page, "Load" to those who see it.
     const whose = printable(row.name);
     this.charts = charts(whose);
@@ -189,7 +187,7 @@ class Card {
     this.load.disabled = !can || RESIDENT.has(state) || ON_ITS_WAY.has(state) || !slot.enabled;
     this.unload.disabled = !can || !RESIDENT.has(state) || state === "unloading";
     setAttr(this.load, "aria-label", `Load ${this.whose}`);
-    if (!this.#confirming) setAttr(this.unload, "aria-label", `Unload ${this.whose}`);
+    setAttr(this.unload, "aria-label", `Unload ${this.whose}`);
     this.#countdown();
   }
 
@@ -212,29 +210,12 @@ class Card {
     setText(this.facts.idle, text);
   }
 
-  /** Requests that would be cut are a reason to ask twice. */
-  #unload() {
-    if (this.slot.inFlight > 0 && !this.#confirming) {
-      setText(this.unload, `Cut ${this.slot.inFlight}?`);
-      setAttr(this.unload, "aria-label", `Really unload ${this.whose}? ${this.slot.inFlight} requests are in flight`);
-      this.#confirming = setTimeout(() => this.#calm(), CONFIRM_MS);
-      return;
-    }
-    this.#calm();
-    this.#ask("unload");
-  }
-
-  #calm() {
-    clearTimeout(this.#confirming);
-    this.#confirming = null;
-    setText(this.unload, "Unload");
-    setAttr(this.unload, "aria-label", `Unload ${this.whose}`);
-  }
-
   async #ask(what) {
     this.#asked = { what: what === "load" ? "Loading" : "Unloading", at: this.store.now() };
     const asked = this.#asked;
-    setText(this.note, `${this.#asked.what} was asked for.`);
+    const { inFlight } = this.slot;
+    const wait = what === "unload" && inFlight ? ` Requests in flight (${inFlight}) may end first.` : "";
+    setText(this.note, `${asked.what} was asked for.${wait}`);
     try {
       await ask("POST", `/api/slots/${encodeURIComponent(this.name)}/${what}`);
     } catch (problem) {

@@ -4,6 +4,7 @@ import { emptyView, fold, unseen } from "./fold.js";
 import { idOf, lanesOf } from "./lanes.js";
 
 const KEPT = 5000;
+const KEPT_NOTES = 1000;
 const LEAST_BUCKETS = 18;
 
 export class Store {
@@ -13,7 +14,8 @@ export class Store {
   live = new Map(); // by slot: state, in_flight, idle_deadline, last_used_at
   traffic = new Map(); // by slot: outcomes, retry_after_s, buckets (a Map by start)
   status = {};
-  journal = []; // oldest first
+  journal = []; // events, oldest first
+  notes = []; // decisions of the service, oldest first
   journalComplete = false; // whether it begins where the service began
   epoch = null;
   bucketS = 10;
@@ -101,6 +103,7 @@ export class Store {
     }
     for (const [name, live] of Object.entries(frame.slots || {})) this.live.set(name, live);
     for (const [name, news] of Object.entries(frame.traffic || {})) this.#count(name, news);
+    for (const note of frame.notes || []) this.#noted(note);
     if (frame.status) this.status = { ...this.status, ...frame.status };
     return others;
   }
@@ -120,9 +123,19 @@ export class Store {
     this.#seen = new Set();
     this.journalComplete = answer.oldest_seq <= 1 && answer.events.length < asked;
     for (const event of answer.events) this.#remember(event);
+    const noted = this.notes;
+    this.notes = [];
+    for (const note of [...(answer.notes || []), ...noted]) this.#noted(note);
     // What came over the stream while the answer was on its way.
     const last = this.journal.at(-1);
     for (const event of before) if (!last || event.at >= last.at) this.#remember(event);
+  }
+
+  #noted(note) {
+    const id = `${note.at} ${note.text}`;
+    if (this.notes.some((other) => `${other.at} ${other.text}` === id)) return;
+    this.notes.push(note);
+    if (this.notes.length > KEPT_NOTES) this.notes.shift();
   }
 
   #remember(event) {

@@ -29,6 +29,7 @@ export const KINDS = {
   unloads: ["eviction_started", "model_evicted"],
   failures: ["load_failed", "process_crashed"],
   downloads: ["pull_started", "pull_progress", "pull_finished"],
+  decisions: ["note"],
   lemond: ["lemond_started", "lemond_lost", "resynced"],
 };
 
@@ -36,7 +37,7 @@ const TONES = {
   load_started: "busy", process_spawned: "busy", model_loaded: "good", port_changed: "busy",
   eviction_started: "going", model_evicted: "off", load_failed: "bad", process_crashed: "bad",
   pull_started: "busy", pull_progress: "busy", pull_finished: "good",
-  lemond_started: "good", lemond_lost: "bad", resynced: "off",
+  lemond_started: "good", lemond_lost: "bad", resynced: "off", note: "off",
 };
 
 export const toneOf = (type) => TONES[type] || "off";
