@@ -92,7 +92,7 @@ class Surface:
         self._plane = plane
         self._board = board
         self._registry = metrics.registry(adapter, plane)
-        self._live = live_feed(adapter, plane, board)
+        self._live = live_feed(adapter, plane, board, journal)
 
     def starlette(self) -> Starlette:
         """The routes."""

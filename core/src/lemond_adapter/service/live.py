@@ -15,6 +15,7 @@ from typing import Any
 
 from lemond_adapter.adapter import LemondAdapter
 from lemond_adapter.dispatch.dataplane import DataPlane
+from lemond_adapter.journal import Journal
 from lemond_adapter.service import reports
 from lemond_adapter.service.tally import BUCKET_S, BUCKETS, Tally
 from lemond_adapter.slots.rows import SlotBoard
@@ -193,7 +194,7 @@ class LiveSubscription:
         self._feed.leave(self)
 
 
-def live_feed(adapter: LemondAdapter, plane: DataPlane, board: SlotBoard) -> LiveFeed:
+def live_feed(adapter: LemondAdapter, plane: DataPlane, board: SlotBoard, journal: Journal) -> LiveFeed:
     """The feed of a running service."""
     tally = Tally()
     plane.traffic.observers.append(tally.observe)
@@ -202,7 +203,7 @@ def live_feed(adapter: LemondAdapter, plane: DataPlane, board: SlotBoard) -> Liv
         return board.state(model).value, adapter.leases.held(model)
 
     def status() -> dict[str, Any]:
-        found = reports.status(adapter, plane)
+        found = reports.status(adapter, plane, journal)
         del found["counters"]
         return found
 
