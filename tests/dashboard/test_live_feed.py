@@ -100,6 +100,33 @@ async def test_nothing_new_is_no_frame() -> None:
     subscription.close()
 
 
+async def test_a_deadline_that_trembles_is_no_news_and_one_that_moves_is() -> None:
+    world = World()
+    subscription = world.feed.subscribe()
+    await subscription.next_frames()
+    for trembling in (0.001, -0.002, 0.4):
+        world.deadline = 1_000_300.0 + trembling
+        world.feed.look()
+    assert world.feed.version == 1
+    world.deadline = 1_000_302.0
+    world.feed.look()
+    (news,) = frames(await subscription.next_frames())
+    assert news["slots"]["slot-a"]["idle_deadline"] == 1_000_302.0
+    subscription.close()
+
+
+async def test_a_decision_is_told_once() -> None:
+    world = World()
+    subscription = world.feed.subscribe()
+    await subscription.next_frames()
+    world.feed.notes.append({"kind": "slot.evicted_by_idle_policy", "text": "a was unused"})
+    world.feed.look()
+    world.feed.look()
+    (news,) = frames(await subscription.next_frames())
+    assert [note["text"] for note in news["notes"]] == ["a was unused"]
+    subscription.close()
+
+
 async def test_one_look_serves_all_and_nobody_is_looked_for_in_vain() -> None:
     world = World()
     subscriptions = [world.feed.subscribe() for _ in range(20)]

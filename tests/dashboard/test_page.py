@@ -277,6 +277,29 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab(
     assert [error for error in page.errors() if "401" not in error] == []
 
 
+async def test_an_idle_slot_counts_down_and_its_end_is_explained(
+    page: Any, simulator: SimulatorProcess, start_service: Any, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[policy]\nidle_timeout_s = 3\n[slots.primary]\nmodel = "tiny-a"\n')
+    service = await start_service("--lemond", simulator.url, "--config", str(config))
+    await page.open(service.url)
+    await page.live()
+    await service.loaded("tiny-a")
+    left = "document.querySelector('[data-slot=primary] .fact-idle').innerText"
+    assert (await page.until(f"/^[123] s$/.test({left}) && {left}")) in ("3 s", "2 s", "1 s")
+    await page.state("primary", "idle")
+    await page.state("primary", "offline")
+    assert await page.js(f"return {left}") == "–"
+    await page.until(
+        "document.querySelector('#log').innerText.includes('idle for too long (by the adapter)')"
+    )
+    await page.until("document.querySelector('#log [data-type=note]')?.innerText.includes('was unused for')")
+    await page.press("[data-kind=decisions]")
+    assert await page.js("return document.querySelector('#log [data-type=note]')") is None
+    assert page.errors() == []
+
+
 @pytest.mark.slow
 async def test_a_service_that_hangs_is_not_believed_for_ever(page: Any, service: Any) -> None:
     await service.loaded("tiny-a")

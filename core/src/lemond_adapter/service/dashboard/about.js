@@ -26,7 +26,7 @@ export class About {
     this.#line(lemond);
     const opened = new Set([...this.body.querySelectorAll("details[open]")].map((node) => node.dataset.name));
     this.body.replaceChildren(
-      el("dl", { class: "about" }, ...this.#lemond(lemond), ...this.#driver(status), ...this.#stream(status), ...this.#budget(status), this.#others()),
+      el("dl", { class: "about" }, ...this.#lemond(lemond), ...this.#driver(status), ...this.#stream(status), ...this.#budget(status), this.#others(), this.#kept(status)),
       ...this.#drift(status, opened));
   }
 
@@ -96,6 +96,11 @@ export class About {
     if (!others) return null;
     const counts = Object.entries(others.outcomes).map(([outcome, count]) => `${count} ${printable(outcome)}`);
     return pair("Not for a slot", counts.join(", "));
+  }
+
+  #kept({ journal }) {
+    if (!journal?.problem && !journal?.lost) return null;
+    return pair("Journal", badge("warn", "not on disk"), ` ${printable(journal.problem ?? `${journal.lost} rows lost`)}`);
   }
 
   #drift({ drift, problems }, opened) {
