@@ -97,17 +97,16 @@ class LiveFeed:
 
     def glance(self) -> None:
         """Tells which slots' requests in flight, or serving state, changed since the last look."""
-        changed = {}
+        moved = set()
         for name, model in self._models.items():
             before = self._last[name]
-            state, in_flight = self._activity(model)
-            if state != before["state"] or in_flight != before["in_flight"]:
-                self._last[name] = {**before, "state": state, "in_flight": in_flight}
-                # While requests run there is no countdown; the next look says where it stands.
-                self._last[name].pop("idle_deadline", None)
-                changed[name] = self._last[name]
-        if changed:
-            self._publish({"slots": changed})
+            if self._activity(model) != (before["state"], before["in_flight"]):
+                moved.add(name)
+        if not moved:
+            return
+        changed = {row["name"]: _live(row) for row in self._rows() if row["name"] in moved}
+        self._last |= changed
+        self._publish({"slots": changed})
 
     def look(self) -> None:
         """Tells everything that changed since the last look."""

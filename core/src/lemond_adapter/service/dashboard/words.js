@@ -65,6 +65,7 @@ export function sentence(event, by = null) {
     case "lemond_lost": return `lemond does not answer: ${printable(event.reason)}`;
     case "resynced":
       return `compared with lemond's own list (${event.reason}): ${event.changes === 0 ? "nothing differed" : `${event.changes} changes`}`;
+    case "note": return printable(event.text);
     default: return "";
   }
 }
