@@ -272,3 +272,54 @@ async def test_a_restart_of_lemond_brings_back_what_was_in_use(
 
     await service.until(back)
     assert (await service.chat("first")).json()["model"] == "tiny-a"
+
+
+async def test_lemonds_own_lru_is_kept_honest(start_service: Any, configured: Any) -> None:
+    async with SimulatorProcess(max_loaded_models=2) as simulator:
+        service = await configured(simulator.url, "")
+        await service.loaded("tiny-a")
+        await service.loaded("tiny-b")
+        before = (await simulator.stats())["requests"]["POST /v1/load"]
+        body = {"model": "tiny-a", "stream": True, "messages": [], "sim_chunks": 200, "sim_interval_ms": 50}
+        async with (
+            httpx.AsyncClient(trust_env=False, timeout=30) as client,
+            client.stream("POST", f"{service.url}/v1/chat/completions", json=body) as answer,
+        ):
+            lines = answer.aiter_lines()
+            await anext(lines)
+
+            async def touched() -> bool:
+                return bool((await simulator.stats())["requests"]["POST /v1/load"] > before)
+
+            await service.until(touched)
+            # Somebody else's load: lemond would have taken the busy one, which it had loaded first.
+            await simulator.load("tiny-c")
+            assert await service.routed("tiny-a")
+            assert not await service.routed("tiny-b")
+
+
+async def test_a_hanging_control_plane_is_told_from_an_absent_one(
+    simulator: SimulatorProcess, configured: Any
+) -> None:
+    service = await configured(simulator.url, "[policy]\nsilence_s = 0.3\nheartbeat_s = 0.5\n")
+    await service.loaded("tiny-a")
+    await simulator.fault("health_hang", seconds=30)
+
+    async def hanging() -> bool:
+        return bool((await service.get("/api/v1/adapter/status"))["lemond"]["hanging"])
+
+    await service.until(hanging)
+    why = (await service.get("/api/v1/adapter/status"))["lemond"]["why"]
+    assert "/live answers" in why
+    row = await service.get("/api/slots/tiny-a")
+    assert (row["state"], row["metadata"]["stale"]) == ("ready", True)
+    assert (await service.chat("tiny-a")).status_code == 200  # its child is alive, and proven
+    await simulator.fault("clear")
+
+    async def over() -> bool:
+        return not await hanging()
+
+    await service.until(over)
+    assert (await service.get("/api/slots/tiny-a"))["metadata"]["stale"] is False
+    lost = (await journal(service, type="lemond_lost"))["events"]
+    assert len(lost) == 1

@@ -87,12 +87,10 @@ class Actor:
                 census=self.census,
                 evictor=self.evictor,
                 loader=self.loader,
-                leases=leases,
                 notes=self.notes,
                 policy=policy,
                 models_of=self._models_of,
             )
-            leases.on_idle.append(self.keeper.used)
         truth.hub.observers.append(self._observe)
         truth.loads_for_us = self.loader.running
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 from lemond_adapter.acting.census import Census
 from lemond_adapter.acting.evictor import Evictor
-from lemond_adapter.acting.leases import Leases
 from lemond_adapter.acting.loader import Loader
 from lemond_adapter.acting.notes import Notebook
 from lemond_adapter.acting.policy import Policy
@@ -24,6 +23,9 @@ log = logging.getLogger(__name__)
 TOUCH_EVERY_S = 60.0
 """At most one touch in so long: lemond's budget of requests is for truth."""
 
+TOUCH_LOOK_S = 2.0
+"""How often it is looked whether one is due; costs lemond nothing."""
+
 FRESH_S = 5.0
 
 
@@ -38,7 +40,6 @@ class Keeper:
         census: Census,
         evictor: Evictor,
         loader: Loader,
-        leases: Leases,
         notes: Notebook,
         policy: Policy,
         models_of: Callable[[Sequence[str]], tuple[str, ...]],
@@ -48,7 +49,6 @@ class Keeper:
         self._census = census
         self._evictor = evictor
         self._loader = loader
-        self._leases = leases
         self._notes = notes
         self._models_of = models_of
         self._clock = asyncio.get_running_loop().time
@@ -62,9 +62,7 @@ class Keeper:
         self._touched_at = float("-inf")
 
     def start(self) -> None:
-        """Begins, with the warm set."""
-        self._todo += [Bring(model, 0.0, "it is in the warm set") for model in self.steward.warm]
-        self._wake.set()
+        """Begins with what has been observed so far."""
         self._task = asyncio.create_task(self._keep(), name="keeper")
 
     async def close(self) -> None:
@@ -82,10 +80,6 @@ class Keeper:
     def observe(self, event: SlotEvent) -> None:
         """Every event, before any subscriber sees it."""
         self._todo += self.steward.event(event, self._clock())
-        self._wake.set()
-
-    def used(self, model: str) -> None:
-        """A request of it ended: its idle deadline has moved."""
         self._wake.set()
 
     def served(self, model: str) -> None:
@@ -107,11 +101,11 @@ class Keeper:
     async def _pause(self) -> None:
         now = self._clock()
         self._snoozed = {model: until for model, until in self._snoozed.items() if until > now}
-        moments = [self.steward.next_at(self._census.residents(), self._snoozed), *self._snoozed.values()]
+        residents = self._census.residents()
+        moments = [self.steward.next_at(now, residents, self._snoozed), *self._snoozed.values()]
+        if len(residents) > 1 and self._may_touch():
+            moments.append(max(self._touched_at + TOUCH_EVERY_S, now + TOUCH_LOOK_S))
         moment = min((at for at in moments if at is not None), default=None)
-        if self._leases.total():
-            touch_at = max(self._touched_at, now) + TOUCH_EVERY_S
-            moment = touch_at if moment is None else min(moment, touch_at)
         try:
             async with asyncio.timeout_at(moment):
                 await self._wake.wait()
@@ -164,9 +158,13 @@ class Keeper:
             self._snoozed[model] = self._clock() + FRESH_S
             self._notes.add("slot.eviction_failed", f"{model} could not be unloaded: {error}", model)
 
+    def _may_touch(self) -> bool:
+        driver = self._truth.driver
+        return driver is not None and driver.traits.load_touches
+
     async def _touch(self) -> None:
-        driver, now = self._truth.driver, self._clock()
-        if driver is None or not driver.traits.load_touches or now - self._touched_at < TOUCH_EVERY_S:
+        now = self._clock()
+        if not self._may_touch() or now - self._touched_at < TOUCH_EVERY_S:
             return
         residents = self._census.residents()
         entries = {entry.model: entry for entry in self._truth.ledger.loaded()}

@@ -21,7 +21,7 @@ from lemond_adapter.acting.leases import Leases
 from lemond_adapter.acting.waiting import Load, LoadQueue, Purpose
 from lemond_adapter.truth.control import LemondClient
 from lemond_adapter.truth.truth import Truth
-from lemond_adapter.types import LemondError, LemondHTTPError, LoadError
+from lemond_adapter.types import LemondError, LemondHTTPError, LemondUnavailable, LoadError
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,9 @@ class Loader:
             load.not_before = 0.0
 
     def look_again(self) -> None:
-        """Something changed that a waiting load may have waited for."""
+        """Something changed that a waiting load may have waited for. Called after every request."""
+        if not len(self._queue):
+            return
         for load in self._queue:
             if load.began is None and load.not_before and load.model not in self._not_before:
                 load.not_before = 0.0
@@ -165,6 +167,11 @@ class Loader:
             except LemondError as error:
                 load.error = error
                 log.warning("load of %s: %s", load.model, error)
+            except BaseException as error:
+                # Whoever waits for it must not wait for ever; the next request starts another worker.
+                load.error = LemondError(f"the load of {load.model} was broken off: {error!r:.200}")
+                self._end(load)
+                raise
             self._end(load)
 
     def _end(self, load: Load) -> None:
@@ -186,6 +193,9 @@ class Loader:
         # What the listing says now decides: the miss that asked for this load may be over.
         await self._evictor.settled(load.model)
         await self._truth.relisted(SETTLE_S)
+        if not self._truth.reachable:
+            # Nothing is evicted for a load that cannot be sent.
+            raise LemondUnavailable(f"{load.model} was not loaded: {self._truth.unknown_why}")
         if not self._census.knows_type(load.model):
             await self._catalogue.refresh()
         return self._routed(load) or not self._admission(load)

@@ -134,6 +134,8 @@ class Steward:
                 self._in_flight.pop(model, None)
                 self._cascade_over(now)
                 return self._returned(model, now)
+            case Resynced(reason="startup"):
+                return [Bring(model, now, "it is in the warm set") for model in self.warm]
             case Resynced(reason="restart"):
                 return self._lemond_restarted(now)
         return []
@@ -278,12 +280,20 @@ class Steward:
             actions += [self._by_other(event, cut, None) for event, _, cut in stale]
         return actions
 
-    def next_at(self, residents: Residents, leave_out: Collection[str] = ()) -> float | None:
-        """When `due` has something to say, if nothing happens before."""
-        moments = [idle_deadline(r) for r in residents if r.model not in leave_out]
+    def next_at(self, now: float, residents: Residents, leave_out: Collection[str] = ()) -> float | None:
+        """When `due` may have something to say, if nothing happens before. Use only moves deadlines back,
+        so nobody has to tell of each request."""
+        moments = [_earliest(r, now) for r in residents if r.model not in leave_out]
         moments.append(self._restore_at)
         moments += [at + EXPLANATION_S for _, at, _ in self._taken]
         return min((at for at in moments if at is not None), default=None)
+
+
+def _earliest(resident: Resident, now: float) -> float | None:
+    """What is in use now can be idle no sooner than its limit from now."""
+    if resident.idle_limit_s > 0 and (resident.leases or resident.busy):
+        return now + resident.idle_limit_s
+    return idle_deadline(resident)
 
 
 def _story(gone: list[str], order: list[str], culprit: tuple[str, str] | None, *, cascade: bool) -> str:

@@ -92,6 +92,9 @@ class LoadQueue:
         for load in self:
             started = load.began if load.began is not None else now
             total = max(total, load.not_before - now) + self._history.remaining(load.model, now - started)
+            if load.draining:
+                # Nobody knows how long a stream still runs: as long again as it was waited for.
+                total += now - load.asked
             if load.model == model:
                 return total
         return None

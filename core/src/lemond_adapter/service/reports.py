@@ -22,6 +22,7 @@ def lemond_report(adapter: LemondAdapter) -> dict[str, Any]:
         "reachable": truth.reachable,
         "since": _time(truth.knowledge_since),
         "why": truth.unknown_why,
+        "hanging": truth.hanging,
         "pid": truth.witness.report.lemond_pid,
         "shared_port": truth.neighbour.shared,
         "driver": selection.driver.name if selection else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,8 +15,6 @@ from lemond_adapter.dispatch.envelope import Refusal, refusal_for
 from lemond_adapter.service.session import refused
 from lemond_adapter.slots.rows import SlotBoard
 from lemond_adapter.types import LemondError, SlotState
-
-log = logging.getLogger(__name__)
 
 _UNDER_WAY = frozenset({SlotState.STARTING, SlotState.WARMING})
 
@@ -88,12 +85,19 @@ class SlotRoutes:
             return refused(Refusal(409, "lemonade.unavailable", why))
         if unless_loading and self._board.state(model) in _UNDER_WAY:
             return _conflict(f"{name!r} is being loaded, which lemond cannot break off; try again then")
-        task = asyncio.ensure_future(_quietly(name, action(name)))
+        task = asyncio.ensure_future(self._outcome(name, model, action(name)))
         self._acts.add(task)
         task.add_done_callback(self._acts.discard)
         await asyncio.sleep(0)  # so that the row shows what has begun
         row = self._board.row(name) or {"name": name, "model_id": model, "state": "offline"}
         return JSONResponse(row, 202)
+
+    async def _outcome(self, name: str, model: str, action: Awaitable[Any]) -> None:
+        """What came of an accepted action is told by events, and why it failed by a note."""
+        try:
+            await action
+        except LemondError as error:
+            self._adapter.actor.notes.add("slot.action_failed", f"{name}: {error}", model, code=error.code)
 
 
 def _not_found(name: str) -> Response:
@@ -102,11 +106,3 @@ def _not_found(name: str) -> Response:
 
 def _conflict(why: str) -> Response:
     return refused(Refusal(409, "slot.conflict", why))
-
-
-async def _quietly(name: str, action: Awaitable[Any]) -> None:
-    """The outcome of an accepted action is an event; why it failed is also logged."""
-    try:
-        await action
-    except LemondError as error:
-        log.warning("%s: %s", name, error)

@@ -77,7 +77,7 @@ def _step(view: ModelView, event: SlotEvent) -> ModelView:
                 view, state=SlotState.STARTING, port=None, pid=None, message="lemond is loading it"
             )
         case ProcessSpawned():
-            return replace(view, state=SlotState.WARMING, pid=event.pid, message="its server is starting")
+            return replace(gone, state=SlotState.WARMING, pid=event.pid, message="its server is starting")
         case ModelLoaded():
             return _loaded(view, event)
         case PortChanged():

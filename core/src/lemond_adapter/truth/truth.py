@@ -117,6 +117,8 @@ class Truth:
         self.listing: HealthListing | None = None
         self.knowledge_since: datetime = datetime.now(UTC)
         self.unknown_why: str | None = "lemond was not asked yet"
+        self.hanging = False
+        """lemond's HTTP server answers, its control plane does not."""
         self.unknown_lines: Counter[str] = Counter()
         self.listings = 0
         self.loads_for_us: Callable[[str], bool] = lambda model: False
@@ -240,7 +242,7 @@ class Truth:
                 # Not a verdict on the children: health blocks during evictions. The call stays open,
                 # so that the first moment lemond answers again is not missed.
                 self._first.set()
-                self._lost(f"/v1/health has been silent for {self._timing.silence_s:g} s")
+                await self._tell_hang(call)
             body = await call
             self._take(body, token)
         except LemondError as error:
@@ -254,6 +256,15 @@ class Truth:
             self._turn.notify_all()
         return True
 
+    async def _tell_hang(self, call: asyncio.Future[dict[str, Any]]) -> None:
+        """Silent and gone are different things: `/live` needs none of lemond's locks (10.5.0-11.7.0)."""
+        silent = f"/v1/health has been silent for {self._timing.silence_s:g} s"
+        live = await self._client.live()
+        if call.done():
+            return
+        self.hanging = live
+        self._lost(f"{silent}, though /live answers: its control plane hangs" if live else silent)
+
     def _take(self, body: dict[str, Any], token: int) -> None:
         if self.on_body is not None:
             self.on_body(body)
@@ -263,6 +274,7 @@ class Truth:
         old_port = self.listing.websocket_port if self.listing else None
         self.listing = listing
         self.unknown_why = None
+        self.hanging = False
         self.witness.driver = self.driver
         self.witness.see(listing)
         if was_lost and self._resync in (None, "heartbeat"):
