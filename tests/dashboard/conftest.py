@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lemond_adapter.service.dashboard import ASSETS, HEADERS
 
 # Runs before the page's own scripts: when a dot first showed, and each change of one since.
 WATCH_DOTS = """
@@ -164,6 +168,44 @@ def page(browser: Any) -> Iterator[Page]:
     yield found
     browser.get("about:blank")
     browser.get_log("browser")
+
+
+class _Files(BaseHTTPRequestHandler):
+    """The dashboard's files without a service behind them."""
+
+    def do_GET(self) -> None:
+        asset = ASSETS.get(self.path)
+        self.send_response(200 if asset else 404)
+        self.send_header("Content-Type", asset.media_type if asset else "text/plain")
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(asset.content if asset else b"")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[str]:
+    """Where the dashboard's files are served, for tests of its scripts alone."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Files) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+async def scripts(page: Page, files: str) -> Callable[..., Awaitable[Any]]:
+    """Runs an asynchronous script where the page's scripts can be imported."""
+    await page.open(f"{files}/dashboard/icon.svg")
+
+    async def run(script: str, *arguments: Any) -> Any:
+        return await asyncio.to_thread(page.driver.execute_async_script, script, *arguments)
+
+    return run
 
 
 @pytest.fixture

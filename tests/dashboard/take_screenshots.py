@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from lemond_adapter.simulator import SimulatorProcess
+from lemond_adapter.simulator import SimulatorError, SimulatorProcess
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "docs" / "screenshots"
@@ -125,6 +125,11 @@ class Clients:
         }
 
 
+def vivid(colour: tuple[int, int, int]) -> int:
+    """How far from grey: a rare red is missed more than a rare grey."""
+    return (max(colour) - min(colour)) // 4
+
+
 def shoot(page: Any, name: str, longest: int = 2600) -> None:
     """The whole page, as far as it is worth looking at."""
     size = page.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
@@ -136,7 +141,7 @@ def shoot(page: Any, name: str, longest: int = 2600) -> None:
     picture = Image.open(io.BytesIO(base64.b64decode(answer["data"]))).convert("RGB")
     # A page has few colours and many shades of their edges: the most frequent stay what they are.
     counted = picture.getcolors(1 << 24)
-    common = sorted(counted, reverse=True)[:256]
+    common = sorted(counted, key=lambda entry: entry[0] * (1 + vivid(entry[1])), reverse=True)[:256]
     palette = Image.new("P", (1, 1))
     palette.putpalette([part for _, colour in common for part in colour])
     picture.quantize(palette=palette, dither=Image.Dither.NONE).save(file, optimize=True)
@@ -167,12 +172,12 @@ async def at_work(page: Any, minutes: float, slots: Path) -> None:
         clients = Clients(service.url)
         for slot, pause_s in (("primary", 3), ("primary", 5), ("embed", 0.7), ("rerank", 3)):
             clients.start(slot, pause_s)
-        for turn in range(max(1, round(minutes * 60 / 50))):
-            clients.start(("coder", "agent")[turn % 2], 20)
-            await asyncio.sleep(25)
-            if turn == 2:
+        for slot, after in (("coder", 0.15), ("agent", 0.25), (None, 0.3), (None, 0.3)):
+            if slot is not None:
+                clients.start(slot, 60)
+            await asyncio.sleep(minutes * 60 * after)
+            with contextlib.suppress(SimulatorError):  # it may be away just then
                 await simulator.fault("crash", model="bge-reranker-v2-m3-GGUF")
-            await asyncio.sleep(25)
         await page.open(service.url)
         await page.live()
         await page.until("document.querySelectorAll('.lane-bar').length > 5")

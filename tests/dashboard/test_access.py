@@ -76,6 +76,7 @@ async def test_axe_finds_nothing_serious(
     assert await violations(page) == []
 
 
+@pytest.mark.slow
 async def test_axe_finds_nothing_serious_when_empty_or_locked(
     page: Any, simulator: SimulatorProcess, start_service: Any
 ) -> None:
@@ -132,7 +133,9 @@ async def test_everything_can_be_reached_and_used_by_key(
     assert await service.routed("tiny-b")
 
 
-@pytest.mark.parametrize("width", [320, 390, 820])
+@pytest.mark.parametrize(
+    "width", [pytest.param(320, marks=pytest.mark.slow), 390, pytest.param(820, marks=pytest.mark.slow)]
+)
 async def test_nothing_is_cut_off_on_small_screens(
     page: Any, simulator: SimulatorProcess, start_service: Any, slots_file: Path, width: int
 ) -> None:

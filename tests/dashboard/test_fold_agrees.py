@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from typing import Any
@@ -66,7 +65,7 @@ def any_event(dice: random.Random, seq: int) -> SlotEvent:
     return event.model_copy(update={"seq": seq})
 
 
-async def test_the_page_folds_as_the_service_does(page: Any, service: Any) -> None:
+async def test_the_page_folds_as_the_service_does(scripts: Any) -> None:
     dice = random.Random(20260602)
     # Some events come twice, or late: they change nothing.
     events = [any_event(dice, seq if dice.random() > 0.1 else max(1, seq - 3)) for seq in range(1, 801)]
@@ -78,8 +77,5 @@ async def test_the_page_folds_as_the_service_does(page: Any, service: Any) -> No
             for m in view.models.values()
         ]
         expected.append([view.stale, view.seq, models])
-    await page.open(service.url)
-    found = await asyncio.to_thread(
-        page.driver.execute_async_script, FOLD, [json.loads(encode_event(event)) for event in events]
-    )
+    found = await scripts(FOLD, [json.loads(encode_event(event)) for event in events])
     assert found == expected

@@ -295,7 +295,7 @@ async def test_an_idle_slot_counts_down_and_its_end_is_explained(
         "document.querySelector('#log').innerText.includes('idle for too long (by the adapter)')"
     )
     await page.until("document.querySelector('#log [data-type=note]')?.innerText.includes('was unused for')")
-    await page.press("[data-kind=decisions]")
+    await page.press("[data-kind=notes]")
     assert await page.js("return document.querySelector('#log [data-type=note]')") is None
     assert page.errors() == []
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import pytest
 
 BEGIN = datetime(2026, 6, 2, 10, 0, 0, tzinfo=UTC)
 
@@ -34,17 +31,6 @@ import("/dashboard/service.js").then(({ Parser }) => {
   done(found);
 }, (problem) => done(String(problem)));
 """
-
-
-@pytest.fixture
-async def scripts(page: Any, service: Any) -> Any:
-    """Runs an asynchronous script on the page's origin."""
-    await page.open(service.url)
-
-    async def run(script: str, *arguments: Any) -> Any:
-        return await asyncio.to_thread(page.driver.execute_async_script, script, *arguments)
-
-    return run
 
 
 class Told:

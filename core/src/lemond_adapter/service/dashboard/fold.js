@@ -28,7 +28,7 @@ export function step(view, event) {
     case "pull_progress":
     case "pull_finished": return pulled(view, event);
     case "load_started": return { ...view, state: "starting", port: null, pid: null, message: "lemond is loading it" };
-    case "process_spawned": return { ...view, state: "warming", pid: event.pid, message: "its server is starting" };
+    case "process_spawned": return { ...gone, state: "warming", pid: event.pid, message: "its server is starting" };
     case "model_loaded": return loaded(view, event);
     case "port_changed": {
       const moved = { ...view, generation: view.generation + 1 };

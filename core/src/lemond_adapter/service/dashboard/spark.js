@@ -27,7 +27,8 @@ function saySum(points) {
 
 function sayRetries(points, traffic) {
   const count = points.reduce((sum, { value }) => sum + value, 0);
-  return count && traffic.retry_after_s ? `${short(count)} × (${short(Math.ceil(traffic.retry_after_s))} s)` : short(count);
+  if (!count || traffic.retry_after_s === undefined) return short(count);
+  return `${short(count)} × (${Math.max(1, Math.ceil(traffic.retry_after_s))} s)`; // as the header says it
 }
 
 function sayLast(points, write) {

@@ -28,8 +28,8 @@ export const KINDS = {
   loads: ["load_started", "process_spawned", "model_loaded", "port_changed"],
   unloads: ["eviction_started", "model_evicted"],
   failures: ["load_failed", "process_crashed"],
-  downloads: ["pull_started", "pull_progress", "pull_finished"],
-  decisions: ["note"],
+  pulls: ["pull_started", "pull_progress", "pull_finished"],
+  notes: ["note"],
   lemond: ["lemond_started", "lemond_lost", "resynced"],
 };
 
