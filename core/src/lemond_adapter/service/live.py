@@ -2,6 +2,18 @@
 
 One look at the service serves every client: a frame is made and encoded once, whoever gets it. Nobody
 looks while nobody listens, and looking asks lemond nothing.
+
+A frame is an object with `now` (the service's clock, Unix seconds) and, of the following, what changed:
+
+- `slots`: by name, `state`, `in_flight`, `last_used_at`, `idle_deadline` (absent when it has none)
+- `traffic`: by name ("" for requests that belong to no slot), `outcomes` since the service started,
+  `retry_after_s` (the last one given), `buckets` of `bucket_s` seconds: `start`, `requests`, `errors`,
+  `retries`, and the medians `ttft_ms` and `tokens_per_s` where something was measured
+- `status`: sections of `/api/v1/adapter/status`
+- `catalogue`: which slots there are, all of them
+- `notes`: decisions, as the journal gives them
+
+The first frame has `full: true` and everything but notes. So has one for a client that fell far behind.
 """
 
 from __future__ import annotations
