@@ -17,7 +17,7 @@ const slots = new Slots(store);
 const timeline = new Timeline(store);
 const journal = new Journal(store);
 const about = new About(store);
-const stream = new Stream("/api/v1/adapter/events?traffic=1", onEvent, onLink);
+const stream = new Stream("/api/v1/adapter/events?traffic=1", onEvent, onLink, () => store.heard());
 
 // Dots are drawn in the same turn as the event is read. What is only looked back at can wait a moment.
 let waiting = null;
@@ -50,7 +50,6 @@ function onEvent(type, data) {
     say(data);
     soon();
   }
-  store.heard();
   banners(store, () => stream.retry());
 }
 

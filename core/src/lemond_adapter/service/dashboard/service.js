@@ -65,7 +65,8 @@ export class Parser {
 
 /**
  * Follows the events for as long as the page lives. `onEvent(type, data)` gets each one, `onLink(state,
- * why)` every change of the connection: connecting, live, lost, locked, paused.
+ * why)` every change of the connection: connecting, live, lost, locked, paused. `onHeard()` is called
+ * whenever something comes, a heartbeat at least.
  */
 export class Stream {
   #lastId = null;
@@ -73,10 +74,11 @@ export class Stream {
   #wake = null;
   #paused = false;
 
-  constructor(path, onEvent, onLink) {
+  constructor(path, onEvent, onLink, onHeard) {
     this.path = path;
     this.onEvent = onEvent;
     this.onLink = onLink;
+    this.onHeard = onHeard;
   }
 
   async run() {
@@ -148,6 +150,7 @@ export class Stream {
         clearTimeout(watchdog);
         watchdog = setTimeout(() => abort.abort(), SILENCE_MS);
         parser.feed(decoder.decode(value, { stream: true }));
+        this.onHeard();
         if (first) {
           onLive();
           this.onLink("live");

@@ -31,7 +31,7 @@ export class Store {
     return this.link.state === "live" || this.truthAt === null ? Date.now() / 1000 + this.#skew : this.truthAt;
   }
 
-
+  /** Something came from the service, a heartbeat at least: what is shown holds until now. */
   heard() {
     this.truthAt = Date.now() / 1000 + this.#skew;
   }
