@@ -33,7 +33,8 @@ async def test_the_first_paint_is_the_truth(
     await page.open(service.url)
     await page.state("primary", "ready")
     first_ms = await page.js("return window.__first")
-    assert first_ms <= 1000, f"the first dot after {first_ms:.0f} ms"
+    sys.stdout.write(f"\nthe first dot after {first_ms:.0f} ms\n")
+    assert first_ms <= 1000
     card = await page.text("[data-slot=primary]")
     for fact in ("tiny-a", str(child["port"]), str(child["pid"]), "ready"):
         assert fact in card
@@ -307,7 +308,7 @@ async def test_a_service_that_hangs_is_not_believed_for_ever(page: Any, service:
     await page.state("tiny-a", "ready")
     service.process.send_signal(signal.SIGSTOP)
     try:
-        await page.until("document.documentElement.dataset.connection === 'lost'", limit_s=45)
+        await page.until("document.documentElement.dataset.connection === 'lost'", limit_s=14)
         assert "silent" in await page.text("#banners")
         assert await page.text("[data-slot=tiny-a] .state") == "was ready"
     finally:

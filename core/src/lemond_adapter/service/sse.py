@@ -13,6 +13,8 @@ from lemond_adapter.truth.hub import EventHub, Gap, HubClosed, Subscription
 from lemond_adapter.types import SlotEvent, encode_event
 
 HEARTBEAT_S = 15.0
+LIVE_HEARTBEAT_S = 5.0
+"""For those who show people what is true now: they must soon know that they hear nothing."""
 
 News = list[SlotEvent] | Gap | bytes | None
 
@@ -75,7 +77,8 @@ class _Listening:
         if self._traffic is not None and self._traffic_task is None:
             self._traffic_task = asyncio.create_task(self._traffic.next_frames())
         waiting = {task for task in (self._event_task, self._traffic_task) if task is not None}
-        await asyncio.wait(waiting, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+        limit = LIVE_HEARTBEAT_S if self._traffic else HEARTBEAT_S
+        await asyncio.wait(waiting, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if self._event_task.done():
             task, self._event_task = self._event_task, None
             return task.result()

@@ -1,7 +1,7 @@
 // The connection to the service: one stream of events that mends itself, and requests with the key.
 
 const KEY = "lemond-adapter.key";
-const SILENCE_MS = 35_000; // the service says something every 15 s
+const SILENCE_MS = 12_000; // the service says something every 5 s
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 5_000;
 
