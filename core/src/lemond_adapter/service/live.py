@@ -41,6 +41,19 @@ SLOW_EVERY = 10
 KEPT = 64
 """Frames kept for clients that are slow; one that is further behind gets everything."""
 
+SECTIONS = (
+    "lemond",
+    "driver",
+    "log_stream",
+    "native_events",
+    "processes",
+    "control_requests",
+    "drift",
+    "journal",
+    "problems",
+)
+"""What of the status is told; the rest is in other parts of a frame, or in nobody's sight."""
+
 TREMBLING_S = 0.5
 NOTES = 200
 """How many notes may wait for the first client."""
@@ -215,8 +228,7 @@ def live_feed(adapter: LemondAdapter, plane: DataPlane, board: SlotBoard, journa
 
     def status() -> dict[str, Any]:
         found = reports.status(adapter, plane, journal)
-        del found["counters"]
-        return found
+        return {section: found[section] for section in SECTIONS}
 
     feed = LiveFeed(board.rows, activity, status, tally)
     adapter.actor.notes.observers.append(lambda note: feed.notes.append(note.as_json()))
