@@ -144,7 +144,8 @@ class Surface:
             hub.epoch, request.headers.get("last-event-id"), request.query_params.get("since")
         )
         live = self._live if request.query_params.get("traffic") == "1" else None
-        body = sse.stream(hub, lambda: reports.snapshot(self._adapter, self._board), since, live)
+        past = self._journal.following
+        body = sse.stream(hub, lambda: reports.snapshot(self._adapter, self._board), since, live, past)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(body, media_type="text/event-stream", headers=headers)
 
