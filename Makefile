@@ -52,7 +52,7 @@ $(RUNS): constraints.txt core/pyproject.toml $(wildcard drivers/*/pyproject.toml
 
 # What checks.
 $(STAMP): $(RUNS)
-	@$(PIP) install -c constraints.txt pytest pytest-asyncio hypothesis mypy ruff build pyyaml
+	@$(PIP) install -c constraints.txt pytest pytest-asyncio hypothesis mypy ruff build pyyaml selenium
 	@touch $(STAMP)
 
 clean:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -87,6 +88,16 @@ def test_every_metric_and_label_in_use_exists(busy: Any, exposed: Any) -> None:
 async def exposed(busy: Any, scrape: Any) -> Any:
     """The exposition after traffic and faults."""
     return await scrape(busy.url)
+
+
+@needs_promtool
+async def test_promtool_finds_nothing_to_say_about_the_exposition(busy: Any) -> None:
+    async with httpx.AsyncClient(trust_env=False, timeout=10.0) as client:
+        text = (await client.get(f"{busy.url}/metrics?hal0=1")).text
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 @needs_promtool

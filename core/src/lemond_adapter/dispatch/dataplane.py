@@ -73,7 +73,6 @@ def _host_line(url: str) -> bytes:
 class Limits:
     """Of the waiting room and the stored answers, as in the policy. Durations in seconds."""
 
-    hold_s: float = 0.0
     max_waiting: int = 256
     idempotency_ttl_s: float = 600.0
 
@@ -215,7 +214,7 @@ class DataPlane:
         error = await self.refusal(name, slot)
         found = _PREFER_WAIT.search(prefer or b"")
         asked = found.group(1) if found else None
-        default = slot.hold_s if slot is not None and slot.hold_s is not None else self._limits.hold_s
+        default = slot.hold_s if slot is not None and slot.hold_s is not None else self._adapter.policy.hold_s
         hold_s = min(float(asked), MAX_HOLD_S) if asked else default
         wait = getattr(error, "retry_after_s", None)
         if error.code != "slot.loading" or hold_s <= 0 or wait is None or wait > hold_s:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,13 +17,13 @@ from lemond_adapter.dispatch.dataplane import DataPlane
 from lemond_adapter.dispatch.envelope import Refusal
 from lemond_adapter.dispatch.traffic import Flight
 from lemond_adapter.journal import Journal
-from lemond_adapter.service import logs, metrics, reports, sse
-from lemond_adapter.service.page import PAGE
+from lemond_adapter.service import dashboard, logs, metrics, reports, sse
+from lemond_adapter.service.live import live_feed
 from lemond_adapter.service.session import Session, refused
 from lemond_adapter.service.slot_routes import SlotRoutes
 from lemond_adapter.slots.rows import SlotBoard
 
-_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/"})
+_OPEN_PATHS = frozenset({"/healthz", "/readyz"}) | dashboard.PATHS
 
 
 def build_app(
@@ -34,8 +34,8 @@ def build_app(
     *,
     api_key: str | None = None,
 ) -> ASGIApp:
-    """Everything that is not the data plane, over a running adapter. With `api_key`, everything but `/`,
-    `/healthz` and `/readyz` wants it as a bearer token or `x-api-key`."""
+    """Everything that is not the data plane, over a running adapter. With `api_key`, everything but the
+    dashboard's files, `/healthz` and `/readyz` wants it as a bearer token or `x-api-key`."""
     logs.follow(adapter, plane)
     plane.traffic.observers.append(lambda flight: _served(adapter, flight))
     surface = Surface(adapter, plane, board, journal)
@@ -89,6 +89,7 @@ class Surface:
         self._plane = plane
         self._board = board
         self._metrics = metrics.Metrics(adapter, plane, board)
+        self._live = live_feed(adapter, plane, board, journal)
 
     def starlette(self) -> Starlette:
         """The routes."""
@@ -96,7 +97,7 @@ class Surface:
         session = Session(self._adapter, self._journal)
         return Starlette(
             routes=[
-                Route("/", self.page),
+                *dashboard.routes(),
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/v1/models", self.models),
@@ -111,9 +112,6 @@ class Surface:
                 Route("/{path:path}", self.nothing, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             ]
         )
-
-    async def page(self, request: Request) -> Response:
-        return HTMLResponse(PAGE)
 
     async def healthz(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -141,7 +139,9 @@ class Surface:
         since = sse.position_of(
             hub.epoch, request.headers.get("last-event-id"), request.query_params.get("since")
         )
-        body = sse.stream(hub, lambda: reports.snapshot(self._adapter, self._board), since)
+        live = self._live if request.query_params.get("traffic") == "1" else None
+        past = self._journal.following
+        body = sse.stream(hub, lambda: reports.snapshot(self._adapter, self._board), since, live, past)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(body, media_type="text/event-stream", headers=headers)
 

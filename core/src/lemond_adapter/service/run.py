@@ -121,7 +121,7 @@ async def _serve(
     raise_file_limit()
     api_key = secret(config.listen.api_key_env)
     policy = config.policy
-    limits = Limits(policy.hold_s, policy.max_waiting, policy.idempotency_ttl_s)
+    limits = Limits(policy.max_waiting, policy.idempotency_ttl_s)
     plane = DataPlane(adapter, limits, api_key=api_key)
     server = Server(
         uvicorn.Config(
