@@ -6,10 +6,10 @@ SDKS := 1.109.1 2.54.0
 RUNS := $(VENV)/.runs
 STAMP := $(VENV)/.checks
 
-.PHONY: run test test-all lint types bench sdks clean
+.PHONY: run test test-all lint types docs bench sdks clean
 
 run: $(RUNS)
-	@exec $(BIN)/lemond-adapter serve --simulate
+	@exec $(BIN)/lemond-adapter serve --simulate $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"
@@ -24,6 +24,10 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy -p lemond_adapter
 	@for driver in drivers/*/src/*; do echo "mypy $$driver"; $(BIN)/mypy "$$driver" || exit 1; done
+
+# The references in docs/reference, from the code.
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/drivers.py
@@ -49,7 +53,7 @@ $(RUNS): constraints.txt core/pyproject.toml $(wildcard drivers/*/pyproject.toml
 
 # What checks.
 $(STAMP): $(RUNS)
-	@$(PIP) install -c constraints.txt pytest pytest-asyncio hypothesis mypy ruff build selenium
+	@$(PIP) install -c constraints.txt pytest pytest-asyncio hypothesis mypy ruff build pyyaml selenium
 	@touch $(STAMP)
 
 clean:

@@ -22,7 +22,7 @@ def main() -> None:
     click_exception: type[Exception]
     usage_error, click_exception = typer.BadParameter.__mro__[1:3]
     try:
-        status = app(standalone_mode=False)
+        status = app(standalone_mode=False, prog_name="lemond-adapter")
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):

@@ -7,18 +7,20 @@ import json
 import logging
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from lemond_adapter.captures import read_capture, replay
 from lemond_adapter.cli.client import Service
+from lemond_adapter.cli.display import event_line, plain, show_finding, slot_table
 from lemond_adapter.drivers import generic_driver, installed_drivers, select_driver
-from lemond_adapter.types import ConfigError, Resynced, encode_event
+from lemond_adapter.types import ConfigError, LemondUnavailable, Resynced, encode_event
 
 app = typer.Typer(
     name="lemond-adapter",
@@ -31,6 +33,15 @@ app = typer.Typer(
 
 DEFAULT_URL = "http://127.0.0.1:13306"
 DEFAULT_LEMOND = "http://127.0.0.1:13305"
+
+
+class LogFormat(StrEnum):
+    """How `serve` logs."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
 
 Url = Annotated[str, typer.Option("--url", help="A running service.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
@@ -71,19 +82,19 @@ def serve(
     time_scale: Annotated[float, typer.Option(help="How much faster the simulated lemond lives.")] = 1.0,
     check: Annotated[bool, typer.Option("--check", help="Check the configuration and exit.")] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow other hosts without a key.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="auto: json under systemd, else for people.")
+    ] = LogFormat.AUTO,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every request.")] = False,
 ) -> None:
     """The service. Example: lemond-adapter serve --simulate"""
-    from lemond_adapter.service.config import load_config
+    from lemond_adapter.service import logs
+    from lemond_adapter.service.config import load_config, secret
     from lemond_adapter.service.run import Options, run
 
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = load_config(config)
+    keys = (settings.lemond.api_key_env, settings.lemond.admin_api_key_env, settings.listen.api_key_env)
+    finish_logs = logs.configure(log_format.value, verbose=verbose, secrets=[secret(key) for key in keys])
     if lemond is not None:
         changed = settings.lemond.model_copy(update={"url": lemond})
         settings = settings.model_copy(update={"lemond": changed})
@@ -96,12 +107,15 @@ def serve(
         say(f"{config or 'defaults'}: ok, {len(settings.slots)} slots")
         return
     options = Options(simulate=simulate, insecure=insecure, time_scale=time_scale, config_file=config)
+    serving = run(settings, options, say)
     try:
         import uvloop
     except ModuleNotFoundError:
-        asyncio.run(run(settings, options, say))
+        asyncio.run(serving)
     else:
-        uvloop.run(run(settings, options, say))
+        uvloop.run(serving)
+    finally:
+        finish_logs()
 
 
 @app.command()
@@ -125,18 +139,7 @@ def events(
             states = ", ".join(f"{row['name']} {row['state']}" for row in event["slots"]) or "nothing loaded"
             say(f"{'':24} snapshot          {states}")
         else:
-            say(_event_line(event))
-
-
-def _event_line(event: dict[str, Any]) -> str:
-    shown = {"seq", "at", "type", "model", "slot", "source"}
-    rest = " ".join(f"{key}={value}" for key, value in event.items() if key not in shown)
-    return _plain(f"{event['at']} {event['type']:17} {event.get('model') or '-':24} {rest}")
-
-
-def _plain(text: str) -> str:
-    """Names are data: nothing in them may steer the terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+            typer.echo(event_line(event))
 
 
 @app.command()
@@ -147,49 +150,58 @@ def slots(
 ) -> None:
     """The slots. Example: lemond-adapter slots --watch"""
     service = Service(url)
-    if not watch:
-        rows = service.get("/api/slots")
-        if as_json:
-            say(json.dumps(rows))
-        else:
-            Console().print(_slot_table(rows))
+    console = Console()
+    if not watch or as_json or not console.is_terminal:
+        for rows in _slot_rows(service, watch=watch):
+            if as_json:
+                say(json.dumps(rows))
+            else:
+                console.print(slot_table(rows))
         return
     from rich.live import Live
 
-    with Live(_slot_table(service.get("/api/slots")), auto_refresh=False) as live:
-        for _ in service.events(None):
-            live.update(_slot_table(service.get("/api/slots")), refresh=True)
+    with Live(console=console, auto_refresh=False) as live:
+        for rows in _slot_rows(service, watch=True):
+            live.update(slot_table(rows), refresh=True)
 
 
-def _slot_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("slot", "state", "model", "port", "pid", "in flight", "note")
-    for row in rows:
-        more = row["metadata"]
-        state = row["state"] + (" (stale)" if more.get("stale") else "")
-        cells = [row["name"], state, row["model_id"], row["port"] or "-", more.get("pid", "-")]
-        table.add_row(*(_plain(str(cell)) for cell in (*cells, more["in_flight"], more["message"])))
-    return table
+def _slot_rows(service: Service, *, watch: bool) -> Iterator[list[dict[str, Any]]]:
+    """The rows as they are; with `watch` again after each change, until the service ends."""
+    if not watch:
+        yield service.get("/api/slots")
+        return
+    for _ in service.events(None):
+        yield service.get("/api/slots")
+    raise LemondUnavailable(f"the service at {service.url} ended the stream")
 
 
 @app.command()
 def doctor(
-    lemond: Annotated[str, typer.Option(help="lemond's URL.")] = DEFAULT_LEMOND,
+    lemond: Annotated[str | None, typer.Option(help=f"lemond's URL; default {DEFAULT_LEMOND}.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The service's TOML file: its slots are checked.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What is wrong, and what to do. Example: lemond-adapter doctor --lemond http://127.0.0.1:13305"""
     from lemond_adapter.cli.doctor import examine
-    from lemond_adapter.service.config import secret
+    from lemond_adapter.service.config import load_config, secret
 
-    logging.getLogger("lemond_adapter").setLevel(logging.ERROR)
-    found = asyncio.run(examine(lemond, secret("LEMONADE_API_KEY")))
+    logging.getLogger("lemond_adapter").setLevel(logging.CRITICAL)
+    settings = load_config(config)
+    found = asyncio.run(
+        examine(
+            lemond or settings.lemond.url,
+            secret(settings.lemond.api_key_env),
+            admin_key=secret(settings.lemond.admin_api_key_env),
+            slots=tuple(settings.slot_specs()),
+        )
+    )
     if as_json:
-        keys = ("check", "grade", "what", "fix")
-        say(json.dumps([{key: getattr(finding, key) for key in keys} for finding in found]))
+        say(json.dumps([finding.as_json() for finding in found]))
     else:
         for finding in found:
-            say(f"{finding.grade:8} {finding.check}: {_plain(finding.what)}")
-            if finding.fix:
-                say(f"{'':8} -> {finding.fix}")
+            show_finding(finding)
     raise typer.Exit(1 if any(finding.grade == "problem" for finding in found) else 0)
 
 
@@ -288,13 +300,13 @@ def replay_(
             else:
                 rest = event.model_dump(mode="json", exclude={"seq", "at", "type", "model", "slot"})
                 text = " ".join(f"{key}={value}" for key, value in rest.items() if value is not None)
-                say(_plain(f"{t:9.3f} s  {event.type:17} {event.model or '-':16} {text}"))
+                say(plain(f"{t:9.3f} s  {event.type:17} {event.model or '-':16} {text}"))
         _report_unknown(result.unknown_lines)
 
 
 def _report_unknown(lines: Counter[str]) -> None:
     for line, count in lines.most_common():
-        sys.stderr.write(_plain(f"no rule knew, {count}x: {line}") + "\n")
+        sys.stderr.write(plain(f"no rule knew, {count}x: {line}") + "\n")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

@@ -116,6 +116,10 @@ class Journal:
         """Past events, newest last, those still on their way to the file too."""
         return await asyncio.to_thread(self._after_flush, lambda store: store.events(query))
 
+    async def following(self, seq: int, most: int) -> list[Any]:
+        """The events right behind `seq`, oldest first."""
+        return await asyncio.to_thread(self._after_flush, lambda store: store.following(seq, most))
+
     async def notes(self, query: Query) -> list[Any]:
         """Past notes, newest last."""
         return await asyncio.to_thread(self._after_flush, lambda store: store.notes(query))

@@ -126,6 +126,11 @@ class Store:
         """Newest last."""
         return self._select("events", "seq", "type", query)
 
+    def following(self, seq: int, most: int) -> list[Mapping[str, Any]]:
+        """The first events behind a seq, oldest first."""
+        sql = "SELECT json FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+        return [json.loads(row[0]) for row in self._db.execute(sql, (seq, most)).fetchall()]
+
     def notes(self, query: Query) -> list[Mapping[str, Any]]:
         """Newest last; the type of a query does not concern them."""
         asked = Query(query.since - 1, query.limit, query.model, query.slot, None)

@@ -17,7 +17,7 @@ from lemond_adapter.dispatch.dataplane import DataPlane
 from lemond_adapter.dispatch.envelope import Refusal
 from lemond_adapter.dispatch.traffic import Flight
 from lemond_adapter.journal import Journal
-from lemond_adapter.service import dashboard, metrics, reports, sse
+from lemond_adapter.service import dashboard, logs, metrics, reports, sse
 from lemond_adapter.service.live import live_feed
 from lemond_adapter.service.session import Session, refused
 from lemond_adapter.service.slot_routes import SlotRoutes
@@ -37,6 +37,7 @@ def build_app(
     """The application over a running adapter. With `api_key`, everything but the dashboard's
     files, `/healthz` and `/readyz` wants it as a bearer token or `x-api-key`."""
     plane = DataPlane(adapter, default_hold_s=hold_s)
+    logs.follow(adapter, plane)
     plane.traffic.observers.append(lambda flight: _served(adapter, flight))
     surface = Surface(adapter, plane, board, journal)
     return Front(plane, surface.starlette(), api_key)
@@ -91,7 +92,7 @@ class Surface:
         self._adapter = adapter
         self._plane = plane
         self._board = board
-        self._registry = metrics.registry(adapter, plane)
+        self._metrics = metrics.Metrics(adapter, plane, board)
         self._live = live_feed(adapter, plane, board, journal)
 
     def starlette(self) -> Starlette:
@@ -143,7 +144,8 @@ class Surface:
             hub.epoch, request.headers.get("last-event-id"), request.query_params.get("since")
         )
         live = self._live if request.query_params.get("traffic") == "1" else None
-        body = sse.stream(hub, lambda: reports.snapshot(self._adapter, self._board), since, live)
+        past = self._journal.following
+        body = sse.stream(hub, lambda: reports.snapshot(self._adapter, self._board), since, live, past)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(body, media_type="text/event-stream", headers=headers)
 
@@ -154,7 +156,8 @@ class Surface:
         return JSONResponse(reports.routes(self._adapter))
 
     async def metrics(self, request: Request) -> Response:
-        return Response(metrics.exposition(self._registry), media_type=metrics.CONTENT_TYPE)
+        text = self._metrics.text(hal0=request.query_params.get("hal0") == "1")
+        return Response(text, media_type=metrics.CONTENT_TYPE)
 
     async def nothing(self, request: Request) -> Response:
         what = f"{request.method} {request.url.path}"

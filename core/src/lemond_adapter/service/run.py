@@ -19,6 +19,7 @@ from lemond_adapter.journal import Journal
 from lemond_adapter.service import keeping
 from lemond_adapter.service.app import build_app
 from lemond_adapter.service.config import Config, load_config, secret
+from lemond_adapter.service.notify import announced
 from lemond_adapter.slots.rows import SlotBoard
 from lemond_adapter.truth.address import is_loopback
 from lemond_adapter.types import ConfigError, LemondError
@@ -149,7 +150,7 @@ async def _serve(
             http=Protocol,
             ws="none",
             lifespan="off",
-            log_level="warning",
+            log_config=None,
             access_log=False,
             server_header=False,
             timeout_keep_alive=75,
@@ -167,7 +168,8 @@ async def _serve(
     url = f"http://{host}:{bound.getsockname()[1]}"
     say(f"ready: {url} lemond={adapter.version or 'unreachable'} driver={driver}")
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    async with announced(f"serving at {url}"):
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     adapter.hub.close()
     server.should_exit = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from lemond_adapter.service.live import LiveFeed, LiveSubscription
@@ -15,6 +15,12 @@ from lemond_adapter.types import SlotEvent, encode_event
 HEARTBEAT_S = 15.0
 LIVE_HEARTBEAT_S = 5.0
 """For those who show people what is true now: they must soon know that they hear nothing."""
+
+PAGE = 500
+"""Events of the past sent at once."""
+
+Past = Callable[[int, int], Awaitable[list[Any]]]
+"""(seq, most) -> the events right behind that seq, as JSON objects, oldest first."""
 
 News = list[SlotEvent] | Gap | bytes | None
 
@@ -34,11 +40,17 @@ async def stream(
     snapshot: Callable[[], dict[str, Any]],
     since: int | None,
     live: LiveFeed | None = None,
+    past: Past | None = None,
 ) -> AsyncIterator[bytes]:
-    """Server-sent events for one client, for ever; with `live`, its frames among them."""
+    """Server-sent events for one client, for ever; with `live`, its frames among them. What the ring no
+    longer holds comes from `past`, where it is whole there."""
     start = since
-    if start is not None and isinstance(hub.after(start), Gap):
-        start = None
+    while start is not None and isinstance(hub.after(start), Gap):
+        rows = await past(start, PAGE) if past is not None and hub.first <= start < hub.seq else []
+        if [row["seq"] for row in rows] != list(range(start + 1, start + 1 + len(rows))):
+            rows = []
+        start = rows[-1]["seq"] if rows else None
+        yield b"".join(_frame(hub.epoch, row["seq"], row["type"], json.dumps(row)) for row in rows)
     subscription = hub.subscribe(start)
     listening = _Listening(subscription, live.subscribe() if live else None)
     try:
@@ -97,9 +109,12 @@ class _Listening:
 
 
 def _event(epoch: str, event: SlotEvent) -> bytes:
-    return f"id: {epoch}:{event.seq}\nevent: {event.type}\ndata: {encode_event(event)}\n\n".encode()
+    return _frame(epoch, event.seq, event.type, encode_event(event))
+
+
+def _frame(epoch: str, seq: int, kind: str, data: str) -> bytes:
+    return f"id: {epoch}:{seq}\nevent: {kind}\ndata: {data}\n\n".encode()
 
 
 def _snapshot(hub: EventHub, snapshot: Callable[[], dict[str, Any]]) -> bytes:
-    data = json.dumps(snapshot())
-    return f"id: {hub.epoch}:{hub.seq}\nevent: snapshot\ndata: {data}\n\n".encode()
+    return _frame(hub.epoch, hub.seq, "snapshot", json.dumps(snapshot()))

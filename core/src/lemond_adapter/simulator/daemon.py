@@ -28,6 +28,8 @@ class Faults:
     health_body: dict[str, Any] | None = None
     health_body_times: float = float("inf")
     second_lemond: bool = False
+    health_keys: dict[str, Any] = field(default_factory=dict)
+    config_hidden: bool = False
 
 
 @dataclass(slots=True)
@@ -71,6 +73,8 @@ class Daemon:
             port_base=port_base,
             load_s=load_s,
         )
+        self.settings: dict[str, Any] = {"auto_evict": False, "log_level": log_level}
+        """What `/internal/config` shows beside what it takes from the rest."""
         self.faults = Faults()
         self.counters = Counters()
         self.squatters: dict[int, subprocess.Popen[bytes]] = {}
@@ -129,6 +133,18 @@ class Daemon:
             "status": "ok",
             "version": self.version,
             "websocket_port": self.stream.port + (1 if other else 0),
+            **self.faults.health_keys,
+        }
+
+    def config(self) -> dict[str, Any]:
+        """The body of `/internal/config`, and of `/v1/params` from 10.9 on: the keys that matter here."""
+        return {
+            "config_version": 1,
+            "host": self._host,
+            "max_loaded_models": self.router.max_loaded,
+            "port": self._port,
+            "websocket_port": "auto",
+            **self.settings,
         }
 
     def stats(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _MAIN_PARAMETER = {
     "slow_health": "ms",
     "health_body": "body",
     "load_failure": "model",
+    "clock": "seconds",
     "port_squat": "port",
     "ws_gap": "count",
     "ws_silence": "seconds",
@@ -84,6 +85,27 @@ async def _health_body(daemon: Daemon, body: dict[str, Any]) -> None:
     daemon.faults.health_body = body
     times = body.get("times")
     daemon.faults.health_body_times = float("inf") if times is None else int(times)
+
+
+async def _health_keys(daemon: Daemon, body: dict[str, Any]) -> None:
+    """Keys of health that are told otherwise, e.g. a websocket_port where nobody listens."""
+    daemon.faults.health_keys = {key: value for key, value in body.items() if key != "name"}
+
+
+async def _config(daemon: Daemon, body: dict[str, Any]) -> None:
+    """Settings of lemond's config.json; `log_level` decides what is written from now on."""
+    daemon.settings.update({key: value for key, value in body.items() if key != "name"})
+    daemon.log.set_level(str(daemon.settings["log_level"]))
+
+
+async def _hide_config(daemon: Daemon, body: dict[str, Any]) -> None:
+    """The settings cannot be read: lemond wants an admin key that nobody here has."""
+    daemon.faults.config_hidden = bool(body.get("on", True))
+
+
+async def _clock(daemon: Daemon, body: dict[str, Any]) -> None:
+    """lemond's clock goes wrong by some seconds."""
+    daemon.log.clock_offset_s = float(body.get("seconds", 0))
 
 
 async def _silent_evict(daemon: Daemon, body: dict[str, Any]) -> dict[str, Any]:
@@ -171,6 +193,7 @@ async def _restart(daemon: Daemon, body: dict[str, Any]) -> None:
 async def _clear(daemon: Daemon, body: dict[str, Any]) -> None:
     daemon.faults = Faults()
     daemon.log.silent_until, daemon.log.hidden = 0.0, 0
+    daemon.log.clock_offset_s = 0.0
     daemon.stream.refuse = False
     daemon.router.avoid_ports.clear()
     daemon.router.failures.clear()
@@ -184,6 +207,10 @@ FAULTS: dict[str, _Fault] = {
     "health_hang": _health_hang,
     "slow_health": _slow_health,
     "health_body": _health_body,
+    "health_keys": _health_keys,
+    "config": _config,
+    "hide_config": _hide_config,
+    "clock": _clock,
     "silent_evict": _silent_evict,
     "evict": _evict,
     "move": _move,

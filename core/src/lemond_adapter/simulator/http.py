@@ -7,6 +7,7 @@ import contextlib
 import json
 from typing import Any
 
+from packaging.version import Version
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -21,6 +22,7 @@ from lemond_adapter.simulator.gateway import Gateway, model_error
 from lemond_adapter.simulator.router import LoadFailed
 
 _PREFIXES = ("/v1", "/api/v1", "/v0", "/api/v0")
+_WANT_KEY = ("/v1", "/v0", "/api", "/internal", "/metrics")
 _GATEWAY = (
     "chat/completions",
     "completions",
@@ -40,6 +42,7 @@ def build_app(daemon: Daemon) -> Starlette:
     routes = [
         Route("/live", surface.live),
         Route("/api/version", surface.ollama_version),
+        Route("/internal/config", surface.config),
         Route("/simulator/stats", surface.stats),
         Route("/simulator/reset-stats", surface.reset_stats, methods=["POST"]),
         Route("/simulator/fault", surface.fault, methods=["POST"]),
@@ -47,6 +50,7 @@ def build_app(daemon: Daemon) -> Starlette:
     for prefix in _PREFIXES:
         routes += [
             Route(f"{prefix}/health", surface.health),
+            Route(f"{prefix}/params", surface.params),
             Route(f"{prefix}/load", surface.load, methods=["POST"]),
             Route(f"{prefix}/unload", surface.unload, methods=["POST"]),
             Route(f"{prefix}/load", surface.wants_post, methods=["GET"]),
@@ -79,7 +83,7 @@ class _Gate:
         while loop.time() < daemon.faults.hang_until:
             await asyncio.sleep(0.02)
         path, method = scope["path"], scope["method"]
-        if daemon.api_key and path.startswith(("/v1", "/v0", "/api", "/metrics")) and method != "OPTIONS":
+        if daemon.api_key and path.startswith(_WANT_KEY) and method != "OPTIONS":
             given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
             if 0 < len(given) < 7 and daemon.router.profile.short_authorization_is_500:
                 await Response(None, 500)(scope, receive, send)
@@ -130,6 +134,17 @@ class Surface:
             kind = str(told.get("content_type", "application/json"))
             return Response(str(told["body"]), int(told.get("status", 200)), media_type=kind)
         return JSONResponse(await self._daemon.health())
+
+    async def config(self, request: Request) -> Response:
+        if self._daemon.faults.config_hidden:
+            return JSONResponse({"error": "Invalid or missing admin API key"}, 401)
+        return JSONResponse(self._daemon.config())
+
+    async def params(self, request: Request) -> Response:
+        """Since 10.9; before that the path is unknown."""
+        if Version(self._daemon.version) < Version("10.9"):
+            return await self.nothing(request)
+        return JSONResponse(self._daemon.config())
 
     async def load(self, request: Request) -> Response:
         try:

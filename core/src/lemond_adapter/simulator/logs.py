@@ -7,11 +7,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 RETAINED = 5000
-_DEBUG = ("Trace", "Debug")
+_ORDER = ("Trace", "Debug", "Info", "Notice", "Warn", "Error", "Fatal")
+_LEVELS = {"trace": 0, "debug": 1, "info": 2, "warning": 4, "error": 5, "fatal": 6}
 echo = logging.getLogger("lemond_adapter.simulator.log")
 
 Send = Callable[[str], None]
@@ -21,19 +22,25 @@ class LogHub:
     """Lines come in by `write`; subscribers get frames. `hidden` entries are published to nobody."""
 
     def __init__(self, level: str) -> None:
-        self._debug = level in ("debug", "trace")
+        self._least = _LEVELS.get(level, 2)
         self._ring: deque[dict[str, Any]] = deque(maxlen=RETAINED)
         self._seq = 0
         self._subscribers: list[Send] = []
         self.hidden = 0
         self.silent_until = 0.0
         self.subscribes = 0
+        self.clock_offset_s = 0.0
+
+    def set_level(self, level: str) -> None:
+        """What is written from now on; lemond takes a level it does not know for info."""
+        self._least = _LEVELS.get(level, 2)
 
     def write(self, severity: str, tag: str, text: str) -> None:
         """One log statement; several lines become several entries, empty ones none."""
-        if severity in _DEBUG and not self._debug:
+        if severity in _ORDER and _ORDER.index(severity) < self._least:
             return
-        stamp = datetime.now().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        now = datetime.now() + timedelta(seconds=self.clock_offset_s)
+        stamp = now.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         for line in text.split("\n"):
             if line:
                 self._publish(severity, tag, line, stamp)

@@ -126,6 +126,13 @@ class LemondClient:
                 entries.append(CatalogueEntry(raw["id"], size_gb, raw))
         return tuple(entries)
 
+    async def object_at(self, path: str) -> dict[str, Any]:
+        """The JSON object at any path, for questions that only `doctor` asks."""
+        body = await self._detached(self._call("GET", path, 10.0))
+        if not isinstance(body, dict):
+            raise MalformedPayload(f"{path} holds {type(body).__name__} where an object was expected")
+        return body
+
     async def close(self, close_s: float = 1.0) -> None:
         """Ends the client; calls still open after `close_s` are cut."""
         if self._calls:

@@ -121,6 +121,8 @@ class Truth:
         """lemond's HTTP server answers, its control plane does not."""
         self.unknown_lines: Counter[str] = Counter()
         self.listings = 0
+        self.listed_at: datetime | None = None
+        """When the last listing was taken."""
         self.loads_for_us: Callable[[str], bool] = lambda model: False
         """Whether a load of ours is what lemond is busy with."""
         self.on_body: Callable[[dict[str, Any]], None] | None = None
@@ -252,6 +254,7 @@ class Truth:
             self._listing_open = False
             call.cancel()
         self.listings += 1
+        self.listed_at = datetime.now(UTC)
         async with self._turn:
             self._turn.notify_all()
         return True
