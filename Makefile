@@ -30,8 +30,7 @@ docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/drivers.py
-	$(BIN)/python benchmarks/crash_latency.py
+	$(BIN)/python benchmarks/bench.py
 
 # Other versions of the OpenAI SDK, each in a folder of its own: the fault tests use those they find.
 sdks: $(STAMP)

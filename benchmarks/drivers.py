@@ -7,11 +7,11 @@ rule knows. Best of five runs each.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from common import Row, machine
 
 from lemond_adapter.captures import read_capture
 from lemond_adapter.drivers import Driver, installed_drivers
@@ -48,16 +48,21 @@ def speed(driver: Driver, lines: Sequence[str]) -> float:
     return repeat * len(lines) / best
 
 
-def main() -> None:
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"{'driver':14} {'chatter lines/s':>16} {'lifecycle lines/s':>18}")
+def measure() -> list[Row]:
+    rows = []
     for driver in installed_drivers().drivers:
         if driver.info.channel != "log":
             continue
         chatter, all_lines = lines_of(driver.info.recorded)
         lifecycle = [line for line in all_lines if driver.matcher.match_line(line) is not None]
-        print(f"{driver.name:14} {speed(driver, chatter):16,.0f} {speed(driver, lifecycle):18,.0f}")
+        fast, slow = speed(driver, chatter), speed(driver, lifecycle)
+        text = f"{fast:,.0f} chatter, {slow:,.0f} lifecycle lines/s"
+        met = fast >= 1_000_000 and slow >= 200_000
+        rows.append(Row(f"driver {driver.name}", text, ">= 1,000,000 / 200,000", met))
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    print(machine())
+    for row in measure():
+        print(f"{row.what:24} {row.value:60} {row.target}")

@@ -1,26 +1,38 @@
-"""`/v1/*`: decides at dispatch time where a request goes, and answers what cannot go anywhere."""
+"""`/v1/*`: what every exchange needs of the adapter, and what all of them share."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import hmac
+import itertools
+import os
 import re
-from typing import Any
-
-from starlette.types import Receive, Scope, Send
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from lemond_adapter.adapter import LemondAdapter
-from lemond_adapter.dispatch.envelope import Refusal, refusal_for
-from lemond_adapter.dispatch.peek import BodyProblem, BodyTooLarge, Peeked, peek, replace_model
-from lemond_adapter.dispatch.relay import ClientGone, NotReady, Outgoing, Relay, request_headers
-from lemond_adapter.dispatch.traffic import Flight, Traffic
-from lemond_adapter.dispatch.upstream import Cut, NotReached, PortValidator, Upstream
-from lemond_adapter.types import LemondError, RouteInfo, SlotSpec
+from lemond_adapter.dispatch.gate import Gate
+from lemond_adapter.dispatch.idempotency import Answers
+from lemond_adapter.dispatch.outbox import Outbox
+from lemond_adapter.dispatch.traffic import Traffic
+from lemond_adapter.dispatch.upstream import Pools
+from lemond_adapter.types import LemondError, RouteInfo, SlotLoading, SlotSpec
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from lemond_adapter.dispatch.connection import ClientConnection
+    from lemond_adapter.dispatch.exchange import Exchange
 
 MAX_BODY = 100 * 1024 * 1024
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,5})(?:$|[,;\s])")
+_PREFER_WAIT = re.compile(rb"(?:^|[,;\s])wait=(\d{1,5})(?:$|[,;\s])")
+_PLAIN_PATH = re.compile(r"/v1(?:/[A-Za-z0-9_-]+)+")
+_AIMS = 1024
+SWEEP_S = 1.0
+MAX_HOLD_S = 600.0
+MAX_WAITING_FOR_ONE = 64
+MAX_CONNECTIONS = 10_000
+MAX_BUFFERED = 512 * 1024 * 1024
 
 POSTS = frozenset(
     {
@@ -36,209 +48,258 @@ POSTS = frozenset(
 POST_PREFIXES = ("/v1/audio/", "/v1/images/")
 
 
-class DataPlane:
-    """An ASGI application for the inference paths. `default_hold_s` as in the policy."""
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Where requests for one path go on one route: the child itself where it speaks the path, lemond
+    where only lemond does. `rename` is what the receiver must see as `model`; None where any name does."""
 
-    def __init__(self, adapter: LemondAdapter, *, default_hold_s: float = 0.0) -> None:
+    source: RouteInfo
+    route: RouteInfo
+    begin: bytes
+    """The request line up to the query."""
+    rename: str | None
+    gateway: bool
+    host: bytes
+    """What follows the target: the request line's end, and the Host line."""
+    end: bytes
+    """The last lines of a request's head."""
+
+
+def _host_line(url: str) -> bytes:
+    return b" HTTP/1.1\r\nHost: " + url.partition("//")[2].encode() + b"\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of the waiting room and the stored answers, as in the policy. Durations in seconds."""
+
+    max_waiting: int = 256
+    idempotency_ttl_s: float = 600.0
+
+
+class DataPlane:
+    """One per service; to be made in the running loop."""
+
+    def __init__(
+        self, adapter: LemondAdapter, limits: Limits | None = None, *, api_key: str | None = None
+    ) -> None:
         self._adapter = adapter
-        self._hold_s = default_hold_s
-        self._relay = Relay(PortValidator(adapter.truth.witness.processes.alive))
+        self._limits = limits or Limits()
+        self._gates: dict[str, Gate[Exchange]] = {}
+        self.waiting: Counter[str] = Counter()
+        """Requests that are held until their model has a route."""
+        self._key = api_key.encode() if api_key else None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._aims: dict[tuple[str, str], Aim] = {}
+        self._ids = itertools.count(1)
+        self._boot = os.urandom(6).hex()
+        self._connections: set[ClientConnection] = set()
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        self.max_body = MAX_BODY
+        self.buffered = 0
+        """Bytes of bodies that are not complete yet, over all clients."""
+        self.leases = adapter.leases
+        self.outbox = Outbox(asyncio.get_running_loop())
         self.traffic = Traffic()
+        self.answers = Answers(self._limits.idempotency_ttl_s, self.traffic.clock)
+        self.pools = Pools(adapter.truth.witness.processes.alive)
+
+    # Its clients.
+
+    def enter(self, connection: ClientConnection) -> bool:
+        """A client has connected; False when there are too many."""
+        self._connections.add(connection)
+        return len(self._connections) <= MAX_CONNECTIONS
+
+    def leave(self, connection: ClientConnection) -> None:
+        """It has gone."""
+        self._connections.discard(connection)
+
+    def may_buffer(self, size: int) -> bool:
+        """Whether `size` more bytes may be kept; they are counted then, in `buffered`."""
+        if self.buffered + size > MAX_BUFFERED:
+            return False
+        self.buffered += size
+        return True
+
+    def _sweep(self) -> None:
+        """One timer for all time limits: a timer for each request would cost more than the check."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in [c for c in self._connections if 0.0 < c.deadline < now]:
+            connection.expire()
+        self.pools.sweep()
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
     @staticmethod
     def speaks(path: str) -> bool:
-        """Whether a path is one of ours."""
-        return path in POSTS or path.startswith(POST_PREFIXES)
+        """Whether a path is one of ours. Nothing that a server could read as another path is."""
+        return path in POSTS or (path.startswith(POST_PREFIXES) and _PLAIN_PATH.fullmatch(path) is not None)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        flight = self.traffic.begin(scope["path"])
-        try:
-            body = await _read(receive)
-            content_type = _header(scope, b"content-type") or "application/json"
-            peeked = peek(body, content_type)
-        except ClientGone:
-            self.traffic.end(flight, "client_gone")
-            return
-        except BodyTooLarge as problem:
-            await self._refuse(send, flight, Refusal(413, "request.too_large", str(problem)))
-            return
-        except BodyProblem as problem:
-            await self._refuse(send, flight, Refusal(400, "request.invalid", str(problem)))
-            return
-        flight.streamed = peeked.stream
-        gone = asyncio.ensure_future(_gone(receive))
-        try:
-            await self._dispatch(scope, send, gone, body, content_type, peeked, flight)
-        except ClientGone:
-            self.traffic.end(flight, "client_gone")
-        finally:
-            gone.cancel()
+    @property
+    def has_key(self) -> bool:
+        """Whether clients need a key."""
+        return self._key is not None
 
-    async def _dispatch(
+    def admits(self, given: bytes) -> bool:
+        """Whether a client's key is the right one; every key is where none is set."""
+        return self._key is None or hmac.compare_digest(given, self._key)
+
+    def new_id(self) -> str:
+        """A request id of ours: unique, and cheap."""
+        return f"{self._boot}-{next(self._ids):x}"
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that is kept until it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # What the adapter knows.
+
+    @property
+    def lemond_url(self) -> str:
+        """For what a refusal tells."""
+        return self._adapter.address.url
+
+    def resolve(self, name: str) -> tuple[SlotSpec | None, str]:
+        """The slot (if any) and the model that a client's name stands for."""
+        return self._adapter.resolve(name)
+
+    def route_now(self, name: str) -> RouteInfo | None:
+        """The route as it stands."""
+        return self._adapter.route_now(name)
+
+    def label(self, slot: SlotSpec | None, model: str) -> str | None:
+        """The model's name where it is one that lemond or a slot knows: never what a client made up."""
+        return model if slot or self._adapter.truth.ledger.records.get(model) else None
+
+    def loading(self, slot: SlotSpec | None, model: str) -> SlotLoading:
+        """The error that says how long to wait."""
+        return self._adapter.loading(slot, model)
+
+    def relist(self) -> None:
+        """Something was not as the listing says."""
+        self._adapter.truth.relist()
+
+    def lives(self, route: RouteInfo) -> bool:
+        """Whether the route's process lives, as far as that can be seen."""
+        return route.pid is None or self._adapter.truth.witness.processes.alive(route.pid) is True
+
+    def fresh_route(self, old: RouteInfo) -> RouteInfo | None:
+        """Another route for the same model than the one that was not reached."""
+        self._adapter.truth.relist()
+        fresh = self._adapter.truth.ledger.routes.get(old.model)
+        return None if fresh is None or fresh.generation == old.generation else fresh
+
+    async def refusal(self, name: str, slot: SlotSpec | None) -> LemondError:
+        """Why there is no route now. A client's leaving does not cancel a question to lemond."""
+        _, model = self._adapter.resolve(name)
+        task = asyncio.ensure_future(self._adapter.refusal(name, slot, model))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def hold(
         self,
-        scope: Scope,
-        send: Send,
-        gone: asyncio.Future[Any],
-        body: bytes,
-        content_type: str,
-        peeked: Peeked,
-        flight: Flight,
-    ) -> None:
-        adapter = self._adapter
-        slot, model = adapter.resolve(peeked.model)
-        flight.slot = slot.name if slot else None
-        flight.model = model if slot or adapter.truth.ledger.records.get(model) else None
-        headers: list[tuple[bytes, bytes]] = []
-        try:
-            route = adapter.route_now(peeked.model)
-            if route is None:
-                route = await self._hold(scope, slot, model, peeked.model, headers)
-                flight.held_s = self.traffic.clock() - flight.began
-            flight.model = route.model
-            with adapter.leases.hold(route.model):
-                upstream = await self._connect(scope["path"], slot, route)
-                request = self._outgoing(scope, upstream.route, body, content_type, peeked.model)
-                await self._relay.forward(upstream, request, send, gone, _aborter(scope), flight)
-            self.traffic.end(flight, "interrupted" if flight.outcome else "served", flight.status)
-        except NotReady as error:
-            log.info("%s: not ready: %s", model, error)
-            adapter.truth.relist()
-            await self._refuse(send, flight, refusal_for(adapter.loading(slot, model)), headers)
-        except Cut as error:
-            log.info("%s: lost before it answered: %s", model, error)
-            adapter.truth.relist()
-            refusal = refusal_for(adapter.loading(slot, model), interrupted=True)
-            await self._refuse(send, flight, refusal, headers)
-        except LemondError as error:
-            await self._refuse(send, flight, refusal_for(error, upstream=adapter.address.url), headers)
-
-    async def _hold(
-        self,
-        scope: Scope,
-        slot: SlotSpec | None,
-        model: str,
         name: str,
-        headers: list[tuple[bytes, bytes]],
+        slot: SlotSpec | None,
+        prefer: bytes | None,
+        held: Callable[[bytes | None], None],
     ) -> RouteInfo:
-        """No route now: starts what will make one, and waits for it only where that was agreed."""
-        error = await self._adapter.refusal(name, slot, model)
-        asked = _PREFER_WAIT.search(_header(scope, b"prefer") or "")
-        default = slot.hold_s if slot is not None and slot.hold_s is not None else self._hold_s
-        hold_s = float(asked.group(1)) if asked else default
+        """No route now: starts what will make one, and waits for it only where that was agreed. `held`
+        is called when the waiting begins, with what the client asked for. Raises why there is none."""
+        _, model = self._adapter.resolve(name)
+        error = await self.refusal(name, slot)
+        found = _PREFER_WAIT.search(prefer or b"")
+        asked = found.group(1) if found else None
+        default = slot.hold_s if slot is not None and slot.hold_s is not None else self._adapter.policy.hold_s
+        hold_s = min(float(asked), MAX_HOLD_S) if asked else default
         wait = getattr(error, "retry_after_s", None)
         if error.code != "slot.loading" or hold_s <= 0 or wait is None or wait > hold_s:
             raise error
-        if asked:
-            headers.append((b"preference-applied", b"wait=" + asked.group(1).encode()))
-        route = await self._adapter.wait_for_route(model, hold_s)
+        most = slot.max_queue if slot is not None else MAX_WAITING_FOR_ONE
+        if self.waiting.total() >= self._limits.max_waiting or self.waiting[model] >= most:
+            raise error
+        held(asked)
+        self.waiting[model] += 1
+        try:
+            route = await self._adapter.wait_for_route(model, hold_s)
+        finally:
+            self.waiting[model] -= 1
+            if not self.waiting[model]:
+                del self.waiting[model]
         if route is None:
-            raise await self._adapter.refusal(name, slot, model)
+            raise await self.refusal(name, slot)
         return route
 
-    async def _connect(self, path: str, slot: SlotSpec | None, route: RouteInfo) -> Upstream:
-        """A proven connection: on the route, or once more on a fresh one if that has changed."""
-        target = self._target(path, route)
-        try:
-            return await self._relay.connect(target)
-        except NotReached as first:
-            log.info("%s: %s", route.model, first)
-            self._adapter.truth.relist()
-            fresh = self._adapter.truth.ledger.routes.get(route.model)
-            if fresh is None or fresh.generation == route.generation:
-                raise await self._adapter.refusal(route.model, slot, route.model) from first
-        try:
-            return await self._relay.connect(self._target(path, fresh))
-        except NotReached as second:
-            raise await self._adapter.refusal(route.model, slot, route.model) from second
+    def gate(self, slot: SlotSpec) -> Gate[Exchange]:
+        """What counts a slot's requests; its limits as they are configured now."""
+        gate = self._gates.get(slot.name)
+        if gate is None:
+            gate = self._gates[slot.name] = Gate(self.traffic.clock, lambda exchange: exchange.admitted())
+        gate.limit, gate.max_queue = slot.max_in_flight, slot.max_queue
+        return gate
 
-    def _target(self, path: str, route: RouteInfo) -> RouteInfo:
-        """The child itself where it speaks the path, lemond where only lemond does."""
-        driver = self._adapter.driver
-        record = self._adapter.truth.ledger.record(route.model)
-        recipe = record.entry.recipe if record.entry else "llamacpp"
-        if route.mode == "gateway" or driver is None or driver.mode_for(recipe, path) == "child":
-            return route
-        address = self._adapter.address
-        return RouteInfo(
-            slot=route.slot,
-            model=route.model,
-            base_url=address.url,
-            port=address.port,
-            pid=None,
-            mode="gateway",
-            generation=route.generation,
-            verified_at=route.verified_at,
+    def later(self, delay_s: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        """A timer."""
+        return asyncio.get_running_loop().call_later(delay_s, act)
+
+    def report(self) -> dict[str, Any]:
+        """For `status`: what is open, and what waits for what."""
+        return {
+            "client_connections": len(self._connections),
+            "child_connections": {"open": self.pools.open(), "idle": self.pools.idle()},
+            "connects": self.pools.connects,
+            "refused_identities": self.pools.refused_identities,
+            "held": dict(self.waiting),
+            "queued": {name: gate.queued for name, gate in self._gates.items() if gate.queued},
+            "stored_answers": len(self.answers),
+        }
+
+    # Where requests go.
+
+    def aim(self, path: str, route: RouteInfo) -> Aim:
+        """Where requests for a path on a route go."""
+        aim = self._aims.get((path, route.model))
+        if aim is None or aim.source is not route:
+            if len(self._aims) >= _AIMS:
+                self._aims.clear()
+            aim = self._aims[path, route.model] = self._take_aim(path, route)
+        return aim
+
+    def _take_aim(self, path: str, route: RouteInfo) -> Aim:
+        driver, address = self._adapter.driver, self._adapter.address
+        recipe, checkpoint = self._served_by(route.model)
+        gateway = route.mode == "gateway"
+        if not gateway and driver is not None and driver.mode_for(recipe, path) != "child":
+            gateway = True
+        if not gateway:
+            rename = driver.child_model_name(recipe, route.model, checkpoint) if driver else None
+            host = _host_line(route.base_url)
+            return Aim(route, route, b"POST " + path.encode(), rename, False, host, b"\r\n")
+        target = driver.gateway_path(path) if driver else path
+        towards = replace(route, base_url=address.url, port=address.port, pid=None, mode="gateway")
+        # lemond has few threads, and an idle connection would hold one of them.
+        end = b"Connection: close\r\n\r\n"
+        if self._adapter.api_key:
+            end = b"Authorization: Bearer " + self._adapter.api_key.encode() + b"\r\n" + end
+        return Aim(
+            route, towards, b"POST " + target.encode(), route.model, True, _host_line(address.url), end
         )
 
-    def _outgoing(
-        self, scope: Scope, route: RouteInfo, body: bytes, content_type: str, asked: str
-    ) -> Outgoing:
-        driver = self._adapter.driver
-        path, model = scope["path"], route.model
-        if route.mode == "gateway":
-            target = driver.gateway_path(path) if driver else path
-            name: str | None = model
-        else:
-            target = path
-            entry = self._adapter.truth.ledger.record(model).entry
-            recipe, checkpoint = (entry.recipe, entry.checkpoint) if entry else ("llamacpp", None)
-            name = driver.child_model_name(recipe, model, checkpoint) if driver else None
-        if name is not None and name != asked:
-            body = replace_model(body, content_type, name)
-        query = scope.get("query_string", b"").decode("latin-1")
-        headers = request_headers(scope["headers"], route, len(body), self._adapter.api_key)
-        full = f"{target}?{query}" if query else target
-        return Outgoing(scope["method"], full, headers, body, model)
+    def _served_by(self, model: str) -> tuple[str, str | None]:
+        """Recipe and checkpoint of what serves a model."""
+        entry = self._adapter.truth.ledger.record(model).entry
+        return (entry.recipe, entry.checkpoint) if entry else ("llamacpp", None)
 
-    async def _refuse(
-        self,
-        send: Send,
-        flight: Flight,
-        refusal: Refusal,
-        more: list[tuple[bytes, bytes]] | None = None,
-    ) -> None:
-        flight.retry_after_s = refusal.retry_after_s
-        self.traffic.end(flight, refusal.code, refusal.status)
-        body = refusal.body()
-        headers = [*refusal.headers(), *(more or []), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-
-def _header(scope: Scope, name: bytes) -> str | None:
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return None
-
-
-async def _read(receive: Receive) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > MAX_BODY:
-            raise BodyTooLarge(f"the body is larger than {MAX_BODY} bytes")
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        continue
-
-
-def _aborter(scope: Scope) -> Any:
-    """Closes the client's connection after what was sent; an answer cut short must not look whole."""
-    transport = scope.get("lemond_adapter.transport")
-
-    def abort() -> None:
-        if transport is not None:
-            transport.close()
-
-    return abort
+    async def close(self) -> None:
+        """Ends what is left."""
+        self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.end()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.pools.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from lemond_adapter.types import LemondError, LemondUnavailable, ModelNotFound, SlotFailed, SlotLoading
@@ -26,6 +28,8 @@ class Refusal:
     def body(self) -> bytes:
         """The JSON that OpenAI SDKs (message, type, code) and hal0 (code, message, details) read."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
+        if self.status == 429:
+            kind = "rate_limit_error"
         error = {"code": self.code, "message": self.message, "type": kind, "details": self.details or {}}
         return json.dumps({"error": error}).encode()
 
@@ -67,6 +71,21 @@ def refusal_for(error: LemondError, *, upstream: str | None = None, interrupted:
     if isinstance(error, LemondUnavailable):
         return Refusal(503, "lemonade.unavailable", str(error), UNAVAILABLE_WAIT_S)
     return Refusal(503, "lemonade.unavailable", str(error), UNAVAILABLE_WAIT_S, {"cause": error.code})
+
+
+def response_bytes(
+    refusal: Refusal, more: Iterable[tuple[bytes, bytes]] = (), *, close: bool, minor: int = 1
+) -> bytes:
+    """The whole answer on the wire, for a client of HTTP/1.`minor`."""
+    body = refusal.body()
+    lines = [b"HTTP/1.1 %d %b" % (refusal.status, HTTPStatus(refusal.status).phrase.encode())]
+    headers = [*refusal.headers(), *more, (b"content-length", b"%d" % len(body))]
+    lines += [name + b": " + value for name, value in headers]
+    if close:
+        lines.append(b"connection: close")
+    elif minor == 0:
+        lines.append(b"connection: keep-alive")
+    return b"\r\n".join([*lines, b"", body])
 
 
 def cut_stream_event(model: str, why: str) -> bytes:

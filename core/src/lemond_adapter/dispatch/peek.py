@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]', re.DOTALL)
+_VALUE = re.compile(rb'\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")', re.DOTALL)
+_TRIES = 4
+_MODEL_PART = re.compile(rb'[;\s]name=(?:"model"|model(?![^;\s]))')
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;]{1,200}))', re.IGNORECASE)
 
 
@@ -37,12 +40,15 @@ class _Wanted(BaseModel):
     stream: bool | None = None
 
 
+_parse = _Wanted.__pydantic_validator__.validate_json
+
+
 def peek(body: bytes, content_type: str) -> Peeked:
     """Raises `BodyProblem` for what is not JSON, not an object, or names no model."""
-    if content_type.lower().startswith("multipart/form-data"):
+    if is_form(content_type.encode("latin-1", errors="replace")):
         return Peeked(_form_field(body, content_type), stream=False)
     try:
-        wanted = _Wanted.model_validate_json(body)
+        wanted = _parse(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
@@ -56,13 +62,45 @@ def peek(body: bytes, content_type: str) -> Peeked:
     return Peeked(wanted.model, bool(wanted.stream))
 
 
+def is_form(content_type: bytes) -> bool:
+    """Whether a body of this type is a form, else it is JSON."""
+    return content_type[:19].lower() == b"multipart/form-data"
+
+
+def form_model(begun: bytes, content_type: bytes) -> str | None:
+    """The `model` of a form of which `begun` has come in; None while that cannot be told."""
+    try:
+        return _form_field(begun, content_type.decode("latin-1"))
+    except BodyProblem:
+        return None
+
+
 def replace_model(body: bytes, content_type: str, name: str) -> bytes:
     """The same body with another model name; every other byte unchanged."""
-    if content_type.lower().startswith("multipart/form-data"):
+    if is_form(content_type.encode("latin-1", errors="replace")):
         start, end = _form_span(body, content_type)
         return body[:start] + name.encode() + body[end:]
+    new = json.dumps(name).encode()
+    # Looking for the word and asking the parser whether it was the right place is many times faster
+    # than following the whole structure; from the end, because the last one counts.
+    for at in _places(body)[:-_TRIES:-1]:
+        value = _VALUE.match(body, at)
+        if value is None:
+            continue
+        changed = body[: value.start(1)] + new + body[value.end(1) :]
+        if _parse(changed).model == name != _parse(body).model:
+            return changed
     start, end = _model_span(body)
-    return body[:start] + json.dumps(name).encode() + body[end:]
+    return body[:start] + new + body[end:]
+
+
+def _places(body: bytes) -> list[int]:
+    """Where a `"model"` ends."""
+    found, at = [], body.find(b'"model"')
+    while at >= 0:
+        found.append(at + 7)
+        at = body.find(b'"model"', at + 7)
+    return found
 
 
 def _model_span(body: bytes) -> tuple[int, int]:
@@ -104,7 +142,7 @@ def _form_span(body: bytes, content_type: str) -> tuple[int, int]:
         if head_end < 0:
             break
         head = body[position + len(boundary) : head_end]
-        if b'name="model"' in head:
+        if _MODEL_PART.search(head) is not None:
             value_end = body.find(b"\r\n" + boundary, head_end)
             if value_end < 0:
                 break

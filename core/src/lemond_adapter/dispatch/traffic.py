@@ -13,13 +13,15 @@ class Flight:
     """One request. Times are of the monotonic clock, in seconds.
 
     `model` is None until the name was resolved to a model that lemond or a slot knows: what a client
-    typed is never a label. `outcome` is `served`, the code of the refusal, `interrupted` (cut in the
-    middle of the answer) or `client_gone`. `events` counts the data events of a stream, which for
-    chat is about one a token.
+    typed is never a label. `request_id` is the client's X-Request-Id (its first 200 characters), or ours
+    where it sent none. `outcome` is `served`, the code of the refusal, `interrupted` (cut in the middle
+    of the answer) or `client_gone`. `events` counts the data events of a stream, which for chat is
+    about one a token.
     """
 
     path: str
     began: float
+    request_id: str = ""
     model: str | None = None
     slot: str | None = None
     streamed: bool = False

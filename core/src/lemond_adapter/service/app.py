@@ -28,19 +28,18 @@ _OPEN_PATHS = frozenset({"/healthz", "/readyz"}) | dashboard.PATHS
 
 def build_app(
     adapter: LemondAdapter,
+    plane: DataPlane,
     board: SlotBoard,
     journal: Journal,
     *,
     api_key: str | None = None,
-    hold_s: float = 0.0,
 ) -> ASGIApp:
-    """The application over a running adapter. With `api_key`, everything but the dashboard's
-    files, `/healthz` and `/readyz` wants it as a bearer token or `x-api-key`."""
-    plane = DataPlane(adapter, default_hold_s=hold_s)
+    """Everything that is not the data plane, over a running adapter. With `api_key`, everything but the
+    dashboard's files, `/healthz` and `/readyz` wants it as a bearer token or `x-api-key`."""
     logs.follow(adapter, plane)
     plane.traffic.observers.append(lambda flight: _served(adapter, flight))
     surface = Surface(adapter, plane, board, journal)
-    return Front(plane, surface.starlette(), api_key)
+    return Front(surface.starlette(), api_key)
 
 
 def _served(adapter: LemondAdapter, flight: Flight) -> None:
@@ -49,10 +48,9 @@ def _served(adapter: LemondAdapter, flight: Flight) -> None:
 
 
 class Front:
-    """Keys, then the data plane or everything else."""
+    """Keys, then everything else. The data plane has its own way, and checks them itself."""
 
-    def __init__(self, plane: DataPlane, rest: ASGIApp, api_key: str | None) -> None:
-        self._plane = plane
+    def __init__(self, rest: ASGIApp, api_key: str | None) -> None:
         self._rest = rest
         self._key = api_key.encode() if api_key else None
 
@@ -66,8 +64,6 @@ class Front:
                 401, "auth.invalid", "wrong or missing API key: send Authorization: Bearer <key>"
             )
             await refused(refusal)(scope, receive, send)
-        elif scope["method"] == "POST" and self._plane.speaks(path):
-            await self._plane(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
 

@@ -86,6 +86,7 @@ def status(adapter: LemondAdapter, plane: DataPlane, journal: Journal) -> dict[s
             "event_subscribers": adapter.hub.subscribers,
             "listings": truth.listings,
         },
+        "data_plane": plane.report(),
         "journal": asdict(journal.status()),
         "problems": truth.reading.problems,
         "epoch": adapter.hub.epoch,

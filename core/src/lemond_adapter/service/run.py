@@ -7,48 +7,25 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lemond_adapter.adapter import LemondAdapter
+from lemond_adapter.dispatch.dataplane import DataPlane, Limits
 from lemond_adapter.journal import Journal
 from lemond_adapter.service import keeping
 from lemond_adapter.service.app import build_app
 from lemond_adapter.service.config import Config, load_config, secret
 from lemond_adapter.service.notify import announced
+from lemond_adapter.service.server import Server, protocol_for, raise_file_limit, settle_memory
 from lemond_adapter.slots.rows import SlotBoard
 from lemond_adapter.truth.address import is_loopback
 from lemond_adapter.types import ConfigError, LemondError
 
 log = logging.getLogger(__name__)
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's, with the transport in the scope: an answer cut short must end the connection."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["lemond_adapter.transport"] = self.transport  # type: ignore[typeddict-unknown-key]
-
-
-class Server(uvicorn.Server):
-    """uvicorn's, with signals left to us (a drained service exits 0) and `up` set once it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +118,20 @@ async def _serve(
     bound: socket.socket,
     say: Callable[[str], None],
 ) -> None:
-    app = build_app(
-        adapter, board, journal, api_key=secret(config.listen.api_key_env), hold_s=config.policy.hold_s
-    )
+    raise_file_limit()
+    api_key = secret(config.listen.api_key_env)
+    policy = config.policy
+    limits = Limits(policy.max_waiting, policy.idempotency_ttl_s)
+    plane = DataPlane(adapter, limits, api_key=api_key)
     server = Server(
         uvicorn.Config(
-            app,
-            http=Protocol,
+            build_app(adapter, plane, board, journal, api_key=api_key),
+            http=protocol_for(plane),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, int(config.policy.drain_timeout_s)),
         )
     )
@@ -166,6 +144,7 @@ async def _serve(
     driver = adapter.driver.name if adapter.driver else "none"
     host = f"[{config.listen.host}]" if ":" in config.listen.host else config.listen.host
     url = f"http://{host}:{bound.getsockname()[1]}"
+    settle_memory()
     say(f"ready: {url} lemond={adapter.version or 'unreachable'} driver={driver}")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     async with announced(f"serving at {url}"):
@@ -174,3 +153,4 @@ async def _serve(
     adapter.hub.close()
     server.should_exit = True
     await serving
+    await plane.close()

@@ -97,7 +97,8 @@ class LogStreamSubscriber:
 
     async def _wait(self, delay: float | None) -> None:
         try:
-            await asyncio.wait_for(self._nudge.wait(), delay)
+            async with asyncio.timeout(delay):
+                await self._nudge.wait()
         except TimeoutError:
             return
         finally:

@@ -225,7 +225,9 @@ class Truth:
 
     async def _until_wanted(self) -> None:
         try:
-            await asyncio.wait_for(self._wanted.wait(), self._timing.heartbeat_s)
+            # (Not wait_for: on Python 3.11 it loses a cancellation that comes together with the event.)
+            async with asyncio.timeout(self._timing.heartbeat_s):
+                await self._wanted.wait()
         except TimeoutError:
             if self._resync is None:
                 self._resync = "heartbeat"

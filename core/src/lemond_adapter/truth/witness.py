@@ -125,8 +125,11 @@ class Witness:
 
     def _proven(self, entry: LoadedModel, port: int) -> bool | None:
         """True: watched, and the port is its own. None: not visible, unproven. False: contradicted."""
-        if entry.pid is None or self.processes.alive(entry.pid) is None:
+        if entry.pid is None:
             return None
+        if self.processes.alive(entry.pid) is None:
+            # No such process. Where lemond's own can be seen, that is proof that it has ended.
+            return False if self.processes.works and self._same_namespace() else None
         owns = procfs.owns_port(entry.pid, port)
         if owns:
             self.report.pids_visible = True
@@ -134,8 +137,7 @@ class Witness:
             return True
         if owns is None:
             return True  # its files cannot be read (another user), but the process is watched
-        if self.report.pids_visible or procfs.listener_pid(self._address.port) is not None:
-            self.report.pids_visible = True
+        if self._same_namespace():
             self.report.mismatches += 1
             log.warning(
                 "%s: lemond lists port %d for pid %d, but that process does not listen there; not routed",
@@ -148,6 +150,12 @@ class Witness:
         self.report.pids_visible = False
         self.processes.forget(entry.pid)
         return None
+
+    def _same_namespace(self) -> bool:
+        """Whether pids in the listing mean the same here: lemond's own process can be seen."""
+        if not self.report.pids_visible and procfs.listener_pid(self._address.port) is not None:
+            self.report.pids_visible = True
+        return bool(self.report.pids_visible)
 
     def _meet_lemond(self, child: int) -> None:
         if self.lemond_alive():
