@@ -330,7 +330,11 @@ class Answering:
             return
         if self._task is not None:
             self._task.cancel()
-        if self._upstream is not None:
+        if self._joined is not None:
+            self._joined.detach(self._client)
+            self._end("interrupted", self._joined.status)
+            self._client.cut()
+        elif self._upstream is not None:
             self._lost(why)
         else:
             self.refuse(refusal_for(self._plane.loading(self.slot, self.model)), close=True)
