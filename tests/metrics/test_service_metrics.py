@@ -90,6 +90,32 @@ async def test_a_request_in_flight_shows(service: Any, scrape: Any) -> None:
     asked.cancel()
 
 
+async def test_those_who_wait_show(simulator: Any, start_service: Any, scrape: Any, tmp_path: Any) -> None:
+    """One is held for a model that hangs on its way, two wait for a slot that runs one at a time."""
+    config = tmp_path / "adapter.toml"
+    config.write_text('[slots.narrow]\nmodel = "tiny-a"\nmax_in_flight = 1\n[slots.late]\nmodel = "tiny-b"\n')
+    service = await start_service("--lemond", simulator.url, "--config", str(config))
+    await service.loaded("tiny-a")
+    asked = [asyncio.create_task(service.chat("narrow", sim_delay_ms=30_000)) for _ in range(3)]
+    await simulator.fault("hang", seconds=30)
+    body = {"model": "late", "messages": []}
+    asked.append(asyncio.create_task(service.post("/v1/chat/completions", body, Prefer="wait=30")))
+    async with asyncio.timeout(20):
+        while True:
+            found = await scrape(service.url)
+            held = found.value("lemond_adapter_slot_held", slot="late")
+            queued = found.value("lemond_adapter_slot_queued", slot="narrow")
+            if (held, queued) == (1, 2):
+                break
+            assert not any(task.done() for task in asked)
+            await asyncio.sleep(0.02)
+    assert found.value("lemond_adapter_slot_in_flight", slot="narrow") == 1
+    assert found.value("lemond_adapter_client_connections") >= 4
+    for task in asked:
+        task.cancel()
+    await simulator.fault("clear")
+
+
 async def test_hal0_reads_its_own_names(busy: Any, scrape: Any) -> None:
     plain = await scrape(busy.url)
     assert not [name for name in plain.families if name.startswith("hal0_")]

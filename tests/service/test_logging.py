@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ import httpx
 import pytest
 import structlog
 
-from lemond_adapter.dispatch.traffic import Flight
 from lemond_adapter.service import logs
 from lemond_adapter.simulator import SimulatorProcess
 
@@ -39,7 +37,11 @@ async def fault_run(simulator: SimulatorProcess, service: Any) -> None:
 
     async def chat(model: str, key: str = OUR_KEY, wait: int = 0, **more: Any) -> int:
         body = {"model": model, "messages": messages, **more}
-        headers = {"Authorization": f"Bearer {key}", "Prefer": f"wait={wait}"}
+        headers = {
+            "Authorization": f"Bearer {key}",
+            "Prefer": f"wait={wait}",
+            "X-Request-Id": "asks-17",
+        }
         return int((await service.post("/v1/chat/completions", body, **headers)).status_code)
 
     assert await chat("tiny-a") == 503
@@ -85,6 +87,7 @@ async def test_json_is_one_object_a_line_with_fixed_keys(guarded: Any) -> None:
     assert {"served", "slot.loading", "model.not_found"} <= {line["outcome"] for line in answered}
     [streamed] = [line for line in answered if line.get("stream")]
     assert (streamed["model"], streamed["status"], streamed["level"]) == ("tiny-a", 200, "debug")
+    assert streamed["request_id"] == "asks-17"
     assert 0 < streamed["ttft_s"] <= streamed["duration_s"]
     refused = [line for line in answered if line["outcome"] == "slot.loading"]
     assert all(line["level"] == "info" and line["retry_after_s"] > 0 for line in refused)
@@ -198,41 +201,6 @@ def test_a_key_that_turns_up_in_a_text_is_blotted_out(written: Callable[[], str]
     assert first["message"] == "lemond says: bad key [key] (abc)", "words of three letters are no keys"
     assert "quoting [key]" in second["exception"]
     assert "s3cret" not in written()
-
-
-@dataclass(slots=True)
-class Identified(Flight):
-    request_id: str | None = None
-
-
-def test_what_could_not_be_written_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "MOST_BEHIND", 10)
-    reached, go = threading.Event(), threading.Event()
-    lines: list[str] = []
-
-    class Stuck(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            reached.set()
-            assert go.wait(20)
-            lines.append(record.getMessage())
-
-    behind = logs.WrittenBehind(Stuck())
-    told: list[str] = []
-    monkeypatch.setattr(logs.log, "warning", lambda text, *values: told.append(text % values))
-    behind.emit(logging.makeLogRecord({"msg": "first"}))
-    assert reached.wait(20)
-    for number in range(25):
-        behind.emit(logging.makeLogRecord({"msg": f"{number}"}))
-    go.set()
-    behind.finish(20.0)
-    assert lines == ["first", *map(str, range(10))]
-    assert told == ["15 lines were not written: nobody took them"]
-
-
-def test_the_request_id_is_in_the_line(written: Callable[[], str]) -> None:
-    logs._request(Identified("/v1/x", 1.0, ended=2.0, outcome="slot.loading", status=503, request_id="r-17"))
-    line = json.loads(written())
-    assert (line["request_id"], line["duration_s"]) == ("r-17", 1.0)
 
 
 def test_the_constraints_name_the_logger() -> None:

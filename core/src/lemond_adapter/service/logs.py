@@ -242,7 +242,7 @@ def _request(flight: Flight) -> None:
         return
     duration = None if flight.ended is None else flight.ended - flight.began
     fields = {
-        "request_id": getattr(flight, "request_id", None),
+        "request_id": flight.request_id or None,
         "path": flight.path,
         "slot": flight.slot,
         "model": flight.model,

@@ -41,7 +41,7 @@ class Metrics:
             load_began=lambda model: load.began if (load := adapter.loader.pending(model)) else None,
         )
         hal0 = Hal0Collector(adapter, names)
-        self._registry.register(SnapshotCollector(adapter, board, names))
+        self._registry.register(SnapshotCollector(adapter, plane, board, names))
         self._compatible.register(hal0)
         ProcessCollector(registry=self._registry)
         for slot in adapter.slots.slots:

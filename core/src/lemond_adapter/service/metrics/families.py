@@ -183,6 +183,11 @@ UNKNOWN_KEYS = Family("unknown_health_keys", "gauge", "Keys in health that the d
 MISMATCHES = Family(
     "identity_mismatches_prevented", "counter", "Listed ports found to be another process's; not routed."
 )
+REFUSED_IDENTITIES = Family(
+    "identity_connections_refused",
+    "counter",
+    "Connections thrown away before a byte was sent: what answered was not the route's process.",
+)
 PORT_SHARED = Family("lemond_port_shared", "gauge", "1 while two lemonds answer on one port.")
 PIDS_VISIBLE = Family(
     "pids_visible",
@@ -193,6 +198,14 @@ WATCHED = Family("processes_watched", "gauge", "Processes whose end would be kno
 BROKEN_DRIVERS = Family("broken_drivers", "gauge", "Installed driver wheels that cannot be used.")
 IN_FLIGHT = Family("requests_in_flight", "gauge", "Requests being served.")
 SLOT_IN_FLIGHT = Family("slot_in_flight", "gauge", "Requests being served, by slot.", ("slot",))
+SLOT_HELD = Family("slot_held", "gauge", "Requests held until their model has a route, by slot.", ("slot",))
+SLOT_QUEUED = Family(
+    "slot_queued", "gauge", "Requests that wait because the slot runs max_in_flight of them.", ("slot",)
+)
+CLIENT_CONNECTIONS = Family("client_connections", "gauge", "Connections of clients to the data plane.")
+CHILD_CONNECTIONS = Family(
+    "child_connections", "gauge", "Connections to children: all that are open, and those idle.", ("state",)
+)
 SLOT_STATE = Family(
     "slot_state",
     "gauge",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 
@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from lemond_adapter.adapter import LemondAdapter
+from lemond_adapter.dispatch.dataplane import DataPlane
 from lemond_adapter.service.metrics import families
 from lemond_adapter.service.metrics.families import Family
 from lemond_adapter.service.metrics.labels import Bounded
@@ -22,8 +23,9 @@ from lemond_adapter.types import SlotState
 class SnapshotCollector(Collector):
     """One per service."""
 
-    def __init__(self, adapter: LemondAdapter, board: SlotBoard, slots: Bounded) -> None:
+    def __init__(self, adapter: LemondAdapter, plane: DataPlane, board: SlotBoard, slots: Bounded) -> None:
         self._adapter = adapter
+        self._plane = plane
         self._board = board
         self._slots = slots
 
@@ -35,6 +37,7 @@ class SnapshotCollector(Collector):
         yield from self._log_stream()
         yield from self._processes()
         yield from self._slot_states()
+        yield from self._data_plane()
 
     def _lemond(self) -> Iterator[Metric]:
         adapter, truth = self._adapter, self._adapter.truth
@@ -91,10 +94,7 @@ class SnapshotCollector(Collector):
             busy[name] += row["metadata"]["in_flight"]
             for state in SlotState:
                 states[name, state.value] += row["state"] == state.value
-        in_flight = families.SLOT_IN_FLIGHT.reading()
-        for name, count in busy.items():
-            in_flight.add_metric([name], count)
-        yield in_flight
+        yield _each(families.SLOT_IN_FLIGHT, busy)
         state_set = families.SLOT_STATE.reading()
         for labels, count in states.items():
             state_set.add_metric(labels, count)
@@ -106,6 +106,29 @@ class SnapshotCollector(Collector):
         yield _one(families.LOADS_PENDING, pending)
         yield _one(families.EVENTS, adapter.hub.seq - adapter.hub.first)
         yield _one(families.SUBSCRIBERS, adapter.hub.subscribers)
+
+    def _data_plane(self) -> Iterator[Metric]:
+        now = self._plane.report()
+        slot_name = self._adapter.slots.slot_name
+        names = [self._slots(row["name"]) for row in self._board.rows()]
+        held, queued = Counter(dict.fromkeys(names, 0)), Counter(dict.fromkeys(names, 0))
+        for model, count in now["held"].items():
+            held[self._slots(slot_name(model) or model)] += count
+        for slot, count in now["queued"].items():
+            queued[self._slots(slot)] += count
+        yield _each(families.SLOT_HELD, held)
+        yield _each(families.SLOT_QUEUED, queued)
+        yield _one(families.CLIENT_CONNECTIONS, now["client_connections"])
+        yield _each(families.CHILD_CONNECTIONS, now["child_connections"])
+        yield _one(families.REFUSED_IDENTITIES, now["refused_identities"])
+
+
+def _each(family: Family, values: Mapping[str, float]) -> Metric:
+    """One sample a value of the family's one label."""
+    reading = family.reading()
+    for label, value in values.items():
+        reading.add_metric([label], value)
+    return reading
 
 
 def _native_connected(truth: Truth) -> bool:
