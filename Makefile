@@ -12,10 +12,11 @@ run: $(RUNS)
 	@exec $(BIN)/lemond-adapter serve --simulate $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
-test-all: $(STAMP)
-	$(BIN)/python -m pytest
+# The slow ones measure, some of them: one at a time.
+test-all: test
+	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -52,7 +53,7 @@ $(RUNS): constraints.txt core/pyproject.toml $(wildcard drivers/*/pyproject.toml
 
 # What checks.
 $(STAMP): $(RUNS)
-	@$(PIP) install -c constraints.txt pytest pytest-asyncio hypothesis mypy ruff build pyyaml selenium
+	@$(PIP) install -c constraints.txt pytest pytest-asyncio hypothesis mypy ruff build pyyaml selenium pytest-xdist
 	@touch $(STAMP)
 
 clean:

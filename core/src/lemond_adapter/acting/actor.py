@@ -77,7 +77,13 @@ class Actor:
             load_options=self._load_options,
         )
         self.answers = Answers(
-            truth, self.loader, self.evictor, self.catalogue, history, lambda: truth.address.url
+            truth,
+            self.loader,
+            self.evictor,
+            self.catalogue,
+            history,
+            self.census.promises,
+            lambda: truth.address.url,
         )
         self.keeper: Keeper | None = None
         if policy is not None:

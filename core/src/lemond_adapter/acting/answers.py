@@ -11,6 +11,7 @@ from lemond_adapter.acting.decision import Situation, Verdict, decide
 from lemond_adapter.acting.evictor import Evictor
 from lemond_adapter.acting.history import LoadHistory
 from lemond_adapter.acting.loader import Loader
+from lemond_adapter.acting.promises import Promises
 from lemond_adapter.acting.waiting import Load
 from lemond_adapter.truth.hub import HubClosed, Subscription
 from lemond_adapter.truth.record import Phase
@@ -46,6 +47,7 @@ class Answers:
         evictor: Evictor,
         catalogue: Catalogue,
         history: LoadHistory,
+        promises: Promises,
         lemond_url: Callable[[], str],
     ) -> None:
         self._truth = truth
@@ -53,6 +55,7 @@ class Answers:
         self._evictor = evictor
         self._catalogue = catalogue
         self._history = history
+        self._promises = promises
         self._url = lemond_url
 
     async def refusal(self, name: str, slot: SlotSpec | None, model: str) -> LemondError:
@@ -118,6 +121,7 @@ class Answers:
         """The error that says how long to wait for a model."""
         record = self._truth.ledger.record(model)
         eta = self._loader.eta(model)
+        self._promises.made(model, eta)
         state = _STATE_OF[record.phase]
         if state in ("offline", "error") and self._loader.pending(model) is not None:
             state = "starting"

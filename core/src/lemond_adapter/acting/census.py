@@ -11,6 +11,7 @@ from lemond_adapter.acting.admission import Newcomer
 from lemond_adapter.acting.catalogue import Catalogue
 from lemond_adapter.acting.leases import Leases
 from lemond_adapter.acting.policy import Policy
+from lemond_adapter.acting.promises import Promises
 from lemond_adapter.acting.residents import Limits, Resident
 from lemond_adapter.truth.record import Phase, Record
 from lemond_adapter.truth.truth import Truth
@@ -51,6 +52,9 @@ class Census:
         self._foreign: dict[str, _ForeignUse] = {}
         self.untried: dict[str, float] = {}
         """Loaded on demand: until when it is left alone if nobody has used it yet."""
+        self.promises = Promises(clock)
+        """Not only the first of those who were told to come back is to find it."""
+        leases.on_take.append(self.promises.kept)
 
     def limits(self) -> Limits:
         """Models per type, as the last listing had them; empty before the first."""
@@ -91,7 +95,8 @@ class Census:
         used = self._leases.used_at.get(model, 0.0)
         loaded_at = record.since if record.phase is Phase.LOADED else 0.0
         foreign = self._foreign_use(record, entry)
-        untried = self.untried.get(model, 0.0)
+        awaited = self.promises.until(model)
+        untried = 0.0 if leases or used > loaded_at else self.untried.get(model, 0.0)
         return Resident(
             model=model,
             type=self._type(model, entry),
@@ -99,7 +104,8 @@ class Census:
             device=(entry.device or "") if entry else "",
             leases=leases,
             used_at=self._clock() if leases else max(used, loaded_at, foreign),
-            untried_until=0.0 if leases or used > loaded_at else untried,
+            untried_until=max(untried, awaited),
+            awaited_until=awaited,
             pinned=bool(slot and slot.pinned),
             priority=slot.priority if slot else 0,
             idle_limit_s=policy.idle_limit(slot),

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from lemond_adapter.types import SlotFailed
 
 FIRST_PAUSE_S = 5.0
+FIRST_PAUSE_AFTER_CASCADE_S = 20.0
+"""Longer than a cascade takes: the next one must not meet the models on their way back."""
+
 LONGEST_PAUSE_S = 300.0
 TOLD_TWICE_S = 2.0
 
@@ -41,7 +44,9 @@ class Failures:
         if before is not None and (now - before.at < TOLD_TWICE_S or before.until > now + before.pause):
             before.reason, before.kind = reason, kind
             return  # the same failure, told by the log and by the answer
-        pause = FIRST_PAUSE_S if before is None else min(before.pause * 2, LONGEST_PAUSE_S)
+        # lemond evicts nothing for a file it does not find or a load it refuses (10.5-11.7).
+        first = FIRST_PAUSE_S if kind in ("not_found", "rejected") else FIRST_PAUSE_AFTER_CASCADE_S
+        pause = first if before is None else min(before.pause * 2, LONGEST_PAUSE_S)
         self._of[model] = Failure(reason, kind, now, now + pause, pause)
 
     def abandon(self, model: str, reason: str, until: float) -> None:
@@ -49,8 +54,13 @@ class Failures:
         now = self._clock()
         self._of[model] = Failure(reason, "backend_exit", now, until, FIRST_PAUSE_S)
 
+    def forgive(self, model: str) -> None:
+        """Somebody acts: it is tried at once. The next failure still pauses longer than this one did."""
+        if (failed := self._of.get(model)) is not None:
+            failed.until = failed.at = float("-inf")
+
     def over(self, model: str) -> None:
-        """It is loaded, or somebody acted: earlier failures no longer count."""
+        """It is loaded: earlier failures no longer count."""
         self._of.pop(model, None)
 
     def standing(self, model: str) -> SlotFailed | None:

@@ -12,7 +12,7 @@ def idle_deadline(resident: Resident) -> float | None:
         return None
     if resident.leaving or resident.dead or resident.loading:
         return None
-    return resident.used_at + resident.idle_limit_s
+    return max(resident.used_at + resident.idle_limit_s, resident.awaited_until)
 
 
 def overdue(residents: Residents, now: float) -> list[Resident]:

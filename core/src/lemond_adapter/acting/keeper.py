@@ -54,6 +54,7 @@ class Keeper:
         self._clock = asyncio.get_running_loop().time
         self.steward = Steward(policy, census.resident, lambda model: loader.pending(model) is not None)
         self.steward.warm = models_of(policy.warm)
+        loader.on_wasted.append(self._wasted)
         self._todo: list[Action] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -80,6 +81,10 @@ class Keeper:
     def observe(self, event: SlotEvent) -> None:
         """Every event, before any subscriber sees it."""
         self._todo += self.steward.event(event, self._clock())
+        self._wake.set()
+
+    def _wasted(self, model: str, victims: tuple[str, ...]) -> None:
+        self._todo += self.steward.wasted(model, victims, self._clock())
         self._wake.set()
 
     def served(self, model: str) -> None:

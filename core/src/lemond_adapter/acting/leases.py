@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 class Leases:
     """Counts, and when each model was last used: `last_used` in Unix time for people, `used_at` on the
-    monotonic `clock` for decisions. `on_idle` is told of each model whose last lease ended."""
+    monotonic `clock` for decisions. `on_idle` is told of each model whose last lease ended, `on_take`
+    of each lease taken."""
 
     def __init__(
         self, now: Callable[[], float] = time.time, clock: Callable[[], float] = time.monotonic
@@ -23,6 +24,7 @@ class Leases:
         self.last_used: dict[str, float] = {}
         self.used_at: dict[str, float] = {}
         self.on_idle: list[Callable[[str], None]] = []
+        self.on_take: list[Callable[[str], None]] = []
 
     def held(self, model: str) -> int:
         """Requests in flight to this model."""
@@ -45,6 +47,8 @@ class Leases:
         """One more request in flight; to be matched by one `release`."""
         self._held[model] += 1
         self._used(model)
+        for tell in self.on_take:
+            tell(model)
 
     def release(self, model: str) -> None:
         """One request less."""

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from lemond_adapter.acting.admission import MakeRoom, Refused, Room, Wait, admit
+from lemond_adapter.acting.admission import Admission, MakeRoom, Refused, Room, Wait, admit
 from lemond_adapter.acting.catalogue import Catalogue
 from lemond_adapter.acting.census import Census
-from lemond_adapter.acting.evictor import Eviction, Evictor
+from lemond_adapter.acting.evictor import UNLOAD_S, Eviction, Evictor
 from lemond_adapter.acting.failures import Failures
 from lemond_adapter.acting.history import LoadHistory
 from lemond_adapter.acting.leases import Leases
 from lemond_adapter.acting.waiting import Load, LoadQueue, Purpose
 from lemond_adapter.truth.control import LemondClient
+from lemond_adapter.truth.record import Phase
 from lemond_adapter.truth.truth import Truth
 from lemond_adapter.types import LemondError, LemondHTTPError, LemondUnavailable, LoadError
 
@@ -31,6 +32,9 @@ SETTLE_S = 20.0
 RETURN_S = 10.0
 """How long a model loaded on demand is left alone when nobody has used it yet: the client that was
 told to come back does so after the predicted wait, which may be a quarter too long."""
+
+LONGEST_STREAM_GUESS_S = 15.0
+"""Doubling waits overshoot: a client that comes this often loses little."""
 
 PATIENCE = 5
 """So often a load waits in vain for the requests of its victim to end, each time up to the drain limit."""
@@ -69,6 +73,8 @@ class Loader:
         self._changed = asyncio.Event()
         self._drains: set[asyncio.Task[None]] = set()
         self.failures = Failures(self._clock)
+        self.on_wasted: list[Callable[[str, tuple[str, ...]], None]] = []
+        """Told of a load that failed after others had gone for it, and of those."""
         leases.on_idle.append(lambda model: self.look_again())
 
     # Asking.
@@ -104,8 +110,8 @@ class Loader:
             load.not_before = until
 
     def forgive(self, model: str) -> None:
-        """Somebody acts: pauses and failures no longer count."""
-        self.failures.over(model)
+        """Somebody acts: pauses no longer count."""
+        self.failures.forgive(model)
         self._not_before.pop(model, None)
         if (load := self._queue.get(model)) is not None:
             load.not_before = 0.0
@@ -135,7 +141,7 @@ class Loader:
     def eta(self, model: str) -> float:
         """Seconds until the model can be expected to be routable, queue included."""
         now = self._clock()
-        queued = self._queue.eta(model, now)
+        queued = self._queue.eta(model, now, self._room_s)
         if queued is not None:
             return max(0.0, queued)
         before = sum(self._history.remaining(load.model, 0.0) for load in self._queue)
@@ -143,6 +149,33 @@ class Loader:
         if record is not None and self._census.resident(model).loading:
             return before + self._history.remaining(model, now - record.since)
         return before + self._history.guess(model)
+
+    def _room_s(self, load: Load, now: float) -> float:
+        """Until its place is free. Nobody knows how long a stream still runs: as long again as it was
+        waited for."""
+        if load.began is not None:
+            return 0.0
+        victims = load.victims if load.draining else ()
+        if self._evictor.leaving(load.model) or self._ending(load.model):
+            victims = (load.model,)
+        elif not load.draining:
+            match self._verdict(load):
+                case MakeRoom(victims=chosen):
+                    victims = chosen
+                case Wait(until=until):
+                    return max(0.0, until - max(now, load.earliest)) + UNLOAD_S
+        streaming = load.draining and any(self._leases.held(victim) for victim in victims)
+        waited = min(now - load.asked, LONGEST_STREAM_GUESS_S) if streaming else 0.0
+        return sum(map(self._evictor.remaining, victims)) + waited
+
+    def _ending(self, model: str) -> bool:
+        """Whether lemond has an earlier child of it to end, or a dead one to tidy up."""
+        record = self._truth.ledger.records.get(model)
+        return record is not None and (record.needs_unload or record.phase in _ENDING)
+
+    def _must_unload(self, model: str) -> bool:
+        record = self._truth.ledger.records.get(model)
+        return record is not None and record.needs_unload and self._lists_dead()
 
     async def close(self) -> None:
         """Forgets the queue. A load that lemond is in the middle of goes on there."""
@@ -167,6 +200,9 @@ class Loader:
             except LemondError as error:
                 load.error = error
                 log.warning("load of %s: %s", load.model, error)
+                if load.victims:
+                    for tell in self.on_wasted:
+                        tell(load.model, load.victims)
             except BaseException as error:
                 # Whoever waits for it must not wait for ever; the next request starts another worker.
                 load.error = LemondError(f"the load of {load.model} was broken off: {error!r:.200}")
@@ -188,10 +224,13 @@ class Loader:
 
     async def _admitted(self, load: Load) -> bool:
         """Whether it can be sent now. Raises `LoadError` when nothing may go for it."""
+        if self._evictor.leaving(load.model):
+            # Whom it goes for was first; its own turn comes after that, and other loads go on meanwhile.
+            self._draining(load, (load.model,), self._settle(load))
+            return False
         if self._admission(load, waits_only=True):
             return False
         # What the listing says now decides: the miss that asked for this load may be over.
-        await self._evictor.settled(load.model)
         await self._truth.relisted(SETTLE_S)
         if not self._truth.reachable:
             # Nothing is evicted for a load that cannot be sent.
@@ -205,16 +244,7 @@ class Loader:
 
     def _admission(self, load: Load, *, waits_only: bool = False) -> bool:
         """Whether it has to wait; starts what it waits for."""
-        residents = self._census.residents()
-        verdict = admit(
-            self._census.newcomer(load.model),
-            residents,
-            self._census.limits(),
-            self._clock(),
-            may_evict=load.purpose is not Purpose.RESTORE,
-            protected=load.protected,
-        )
-        match verdict:
+        match self._verdict(load):
             case Room():
                 return False
             case Wait(until=until):
@@ -224,12 +254,30 @@ class Loader:
                 self.failures.note(load.model, why, "rejected")
                 raise LoadError(why, status_code=409, kind="rejected")
             case MakeRoom(victims=victims) if not waits_only:
-                load.draining = True
-                task = asyncio.create_task(self._make_room(load, victims), name=f"room for {load.model}")
-                self._drains.add(task)
-                task.add_done_callback(self._drains.discard)
+                self._draining(load, victims, self._make_room(load, victims))
                 return True
         return False
+
+    def _verdict(self, load: Load) -> Admission:
+        return admit(
+            self._census.newcomer(load.model),
+            self._census.residents(),
+            self._census.limits(),
+            self._clock(),
+            may_evict=load.purpose is not Purpose.RESTORE,
+            protected=load.protected,
+        )
+
+    def _draining(self, load: Load, victims: tuple[str, ...], going: Coroutine[Any, Any, None]) -> None:
+        load.draining, load.victims = True, victims
+        task = asyncio.create_task(going, name=f"room for {load.model}")
+        self._drains.add(task)
+        task.add_done_callback(self._drains.discard)
+
+    async def _settle(self, load: Load) -> None:
+        await self._evictor.settled(load.model)
+        load.draining = False
+        self._changed.set()
 
     async def _make_room(self, load: Load, victims: tuple[str, ...]) -> None:
         """The other loads go on meanwhile. Victims that are in use go last: they may stay after all."""
@@ -248,7 +296,7 @@ class Loader:
 
     def _called_off(self, load: Load, victim: str) -> None:
         load.called_off += 1
-        load.not_before = self._clock() + BUSY_PAUSE_S
+        load.resting_until = self._clock() + BUSY_PAUSE_S
         if load.called_off >= PATIENCE:
             text = f"{victim} is in its place and its requests do not end; {load.model} was not loaded"
             load.error = LoadError(text, status_code=409, kind="rejected")
@@ -263,10 +311,10 @@ class Loader:
         model, ledger = load.model, self._truth.ledger
         if self._routed(load):
             return
-        load.began = self._clock()
         record = ledger.record(model)
-        if record.needs_unload and self._lists_dead():
-            await self._client.unload(model)
+        if self._must_unload(model):
+            await self._evictor.unload(model)
+        load.began = self._clock()
         if load.options is not None and model in ledger.routes:
             if _has_options(record.entry.options if record.entry else {}, load.options):
                 return
@@ -301,6 +349,9 @@ class Loader:
         self._not_before.pop(load.model, None)
         if load.purpose is Purpose.DEMAND:
             self._census.untried[load.model] = now + max(RETURN_S, took / 4)
+
+
+_ENDING = frozenset({Phase.UNLOADING, Phase.DYING, Phase.CRASHED})
 
 
 def _has_options(shown: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -11,9 +11,10 @@ class Resident:
     """One model in lemond's table. Times are of one monotonic clock, in seconds.
 
     `used_at` is the end of its last request, or of its load when there was none. `untried_until`: it
-    was loaded for somebody who has not come back yet, and is left alone until then. `leaving`: it is
-    being evicted. `dead`: lemond lists it, its process is gone. `loading`: lemond is bringing it up,
-    whoever asked. `unmetered`: no limit counts it (cloud, routing helpers).
+    was loaded for somebody who has not come back yet, and makes no room until then; `awaited_until`: nor
+    is it idle until then. `leaving`: it is being evicted. `dead`: lemond lists it, its process is gone.
+    `loading`: lemond is bringing it up, whoever asked. `unmetered`: no limit counts it (cloud, routing
+    helpers).
     """
 
     model: str
@@ -23,6 +24,7 @@ class Resident:
     leases: int = 0
     used_at: float = 0.0
     untried_until: float = 0.0
+    awaited_until: float = 0.0
     pinned: bool = False
     priority: int = 0
     idle_limit_s: float = 0.0

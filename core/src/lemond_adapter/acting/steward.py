@@ -246,6 +246,7 @@ class Steward:
         self._restore_at = None
         without = {culprit[0]} if culprit else set()
         order = restore_order(lost.values(), residents, limits, without=without)
+        order.sort(key=lambda model: model not in self.warm)  # as the queue will have it
         gone = sorted(lost)
         if not gone:
             return []
@@ -255,6 +256,15 @@ class Steward:
         details = {"lost": gone, "order": order, "culprit": culprit[0] if culprit and cascade else None}
         tell = Tell("slot.cascade" if cascade else "slot.lemond_restarted", text, None, details)
         return [tell, *(Bring(model, now, "lemond took it away") for model in order)]
+
+    def wasted(self, model: str, victims: Collection[str], now: float) -> list[Action]:
+        """These were evicted to load a model, and its load failed."""
+        back = [one for one in victims if one != model and self._wanted(self._look(one), now)]
+        if not back:
+            return []
+        text = f"{', '.join(back)} had made room for {model}, whose load failed, and is brought back"
+        tell = Tell("slot.room_wasted", text, model, {"order": back})
+        return [tell, *(Bring(one, now, f"the load of {model} failed") for one in back)]
 
     def _returned(self, model: str, now: float) -> list[Action]:
         if model not in self._returning:

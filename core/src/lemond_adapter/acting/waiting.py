@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -32,15 +32,24 @@ class Load:
     """Models that are not evicted for it."""
     began: float | None = None
     not_before: float = 0.0
+    resting_until: float = 0.0
+    """The model in its place serves at least until then: nothing ends this pause early."""
     draining: bool = False
-    """What must go first still has requests in flight."""
+    """What must go first is going."""
+    victims: tuple[str, ...] = ()
+    """What goes for it."""
     called_off: int = 0
     done: asyncio.Event = field(default_factory=asyncio.Event)
     error: LemondError | None = None
 
     def may_begin(self, now: float) -> bool:
         """Whether it can be tried now."""
-        return not self.draining and self.not_before <= now
+        return not self.draining and self.earliest <= now
+
+    @property
+    def earliest(self) -> float:
+        """When it may begin."""
+        return max(self.not_before, self.resting_until)
 
 
 class LoadQueue:
@@ -80,21 +89,20 @@ class LoadQueue:
 
     def next_moment(self) -> float | None:
         """When one of those that only wait for their time may begin."""
-        return min((load.not_before for load in self._loads.values() if not load.draining), default=None)
+        return min((load.earliest for load in self._loads.values() if not load.draining), default=None)
 
     def position(self, model: str) -> int | None:
         """0 for the one that runs or is next, 1 for the one behind it, ...; None when none is asked for."""
         return next((index for index, load in enumerate(self) if load.model == model), None)
 
-    def eta(self, model: str, now: float) -> float | None:
-        """Seconds until it is loaded, with all before it; None when no load of it was asked for."""
+    def eta(self, model: str, now: float, room_s: Callable[[Load, float], float]) -> float | None:
+        """Seconds until it is loaded, with all before it; None when no load of it was asked for. `room_s`
+        says how long making room for a load will still take."""
         total = 0.0
         for load in self:
             started = load.began if load.began is not None else now
-            total = max(total, load.not_before - now) + self._history.remaining(load.model, now - started)
-            if load.draining:
-                # Nobody knows how long a stream still runs: as long again as it was waited for.
-                total += now - load.asked
+            total = max(total, load.earliest - now) + room_s(load, now)
+            total += self._history.remaining(load.model, now - started)
             if load.model == model:
                 return total
         return None

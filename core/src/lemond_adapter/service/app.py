@@ -64,6 +64,9 @@ class Front:
                 401, "auth.invalid", "wrong or missing API key: send Authorization: Bearer <key>"
             )
             await refused(refusal)(scope, receive, send)
+        elif scope["method"] not in _SAFE and _foreign(scope):
+            refusal = Refusal(403, "origin.refused", "a web page of another origin may not act here")
+            await refused(refusal)(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
 
@@ -75,6 +78,17 @@ class Front:
             elif name == b"x-api-key":
                 given = value
         return hmac.compare_digest(given, self._key or b"")
+
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def _foreign(scope: Scope) -> bool:
+    """Whether a browser says that the request comes from a page of somebody else: any site that its user
+    visits could otherwise unload models on this machine."""
+    headers = dict(scope["headers"])
+    origin = headers.get(b"origin")
+    return origin is not None and origin.rpartition(b"//")[2] != headers.get(b"host", b"")
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -106,7 +106,6 @@ class Correlator:
             # Its end was lost: what became of it only the listing knows.
             hints.append(Hint(HintKind.LOADED, load.model, pid=load.pid))
         self.open_load = OpenLoad(model)
-        self._said = None
         hints.append(Hint(HintKind.STARTING, model))
         return hints
 
@@ -147,8 +146,13 @@ class Correlator:
 
     def _failed(self, signal: Signal, model: str | None) -> list[Hint]:
         reason = signal.reason or "no reason given"
-        load, self.open_load = self.open_load, None
-        self._all = None
+        load = self.open_load
+        if load is not None and load.reason is None:
+            # No attempt of this load has failed: the line is another's, whose thread printed it late,
+            # when lemond had begun the next load already (seen on 10.7.0).
+            said, self._said = self._said, None
+            return [] if said == reason else [Hint(HintKind.RELIST, text="a load failed, not the open one")]
+        self.open_load = self._all = None
         if load is not None:
             self._said = reason
             return [self._failure(load.model, reason)]

@@ -265,6 +265,8 @@ class Ledger(Book):
         record.dead_pids.add(pid)
         record.ending = ending
         self.wants_listing = True
+        if record.phase is Phase.UNLOADING and (record.why == "shutdown" or lemond_alive is False):
+            return self._gone(record, "process", record.why)  # no line and no listing will say it
         if record.phase is not Phase.LOADED:
             return []
         if lemond_alive is False:
@@ -291,11 +293,17 @@ class Ledger(Book):
 
     # lemond as a whole.
 
-    def lemond_restarted(self) -> None:
-        """A new lemond: it knows none of the old one's models."""
+    def lemond_restarted(self) -> Events:
+        """A new lemond: it knows none of the old one's models. What was ending when the old one ended
+        went with it: its children get their signal a moment before it is seen to be gone."""
         self._tick += 1
         self.restarting = True
         self.wants_listing = True
+        events: Events = []
+        for record in self.records.values():
+            if record.phase is Phase.DYING:
+                events += self._gone(record, "process", "shutdown")
+        return events
 
     def evicting_by_us(self, model: str, reason: EvictionReason) -> Events:
         """We are about to unload it: the route goes first."""

@@ -344,9 +344,10 @@ class Truth:
             return
         log.info("lemond restarted (%s)", how)
         self.correlator.restarted()
-        self.ledger.lemond_restarted()
+        events = self.ledger.lemond_restarted()
         self._resync = "restart"
         self._started_anew = True
+        self.publish(events)
         self.relist()
 
     # The watch.
