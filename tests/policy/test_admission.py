@@ -88,6 +88,9 @@ async def test_a_stream_is_never_cut_for_another_model(lemond: SimulatorProcess,
     gone = story.index(("model_evicted", "a", "adapter"))
     assert story.index(("eviction_started", "a", "adapter")) < gone
     assert gone < story.index(("load_started", "b", "adapter"))
+    notes = (await journal(service))["notes"]
+    (note,) = [note for note in notes if note["kind"] == "slot.makes_room"]
+    assert (note["slot"], note["details"]) == ("a", {"room_for": "tiny-b"})
     asked = (await lemond.stats())["requests"]
     assert asked["POST /v1/unload"] == 1
     assert (await lemond.stats())["loads"] == {"tiny-a": 1, "tiny-b": 1}

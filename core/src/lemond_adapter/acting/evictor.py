@@ -75,10 +75,16 @@ class Evictor:
         if task is not None:
             await asyncio.wait({task})
 
-    def begin(self, model: str, reason: EvictionReason, *, force: bool = False) -> asyncio.Task[Eviction]:
+    def begin(
+        self, model: str, reason: EvictionReason, *, force: bool = False, room_for: str | None = None
+    ) -> asyncio.Task[Eviction]:
         """Starts it, or joins the one under way. Its error is for whoever awaits the task."""
         task = self._going.get(model)
         if task is None:
+            if room_for is not None:
+                self._notes.add(
+                    "slot.makes_room", f"{model} makes room for {room_for}", model, room_for=room_for
+                )
             # The route goes now, not when the task first runs: nobody takes a lease in between.
             self._truth.publish(self._truth.ledger.evicting_by_us(model, reason))
             task = asyncio.create_task(self._evict(model, force=force), name=f"evict {model}")

@@ -283,7 +283,7 @@ class Loader:
         """The other loads go on meanwhile. Victims that are in use go last: they may stay after all."""
         try:
             for victim in sorted(victims, key=self._leases.held):
-                if await self._evictor.begin(victim, "lru") is Eviction.BUSY:
+                if await self._evictor.begin(victim, "lru", room_for=load.model) is Eviction.BUSY:
                     self._called_off(load, victim)
                     return
             load.not_before = 0.0
