@@ -58,7 +58,7 @@ MEANING = {
     "slots.<name>.backend": "Shown in `/api/slots`; what lemond says otherwise.",
     "slots.<name>.enabled": "Off: its name answers 404, and it is not loaded.",
     "slots.<name>.pinned": "Never evicted by the adapter; pinned in lemond where it can be.",
-    "slots.<name>.priority": "The higher is warmed and restored first.",
+    "slots.<name>.priority": "The higher is warmed and restored first, and evicted last.",
     "slots.<name>.max_in_flight": "Requests running at once; 0 = no limit.",
     "slots.<name>.max_queue": "Requests that wait for one of those to end.",
     "slots.<name>.idle_timeout_s": "Instead of policy.idle_timeout_s; 0 = never unloaded.",

@@ -8,6 +8,7 @@ import pytest
 
 from lemond_adapter.acting.admission import MakeRoom, Newcomer, Refused, Room, Wait, admit
 from lemond_adapter.acting.idle import idle_deadline, overdue
+from lemond_adapter.acting.preflight import objection
 from lemond_adapter.acting.residents import Resident
 from lemond_adapter.acting.restarts import GiveUp, Restart, RestartBudget
 from lemond_adapter.acting.restore import Lost, restore_order
@@ -158,3 +159,20 @@ def test_touch() -> None:
     assert touch_due(residents, {"llm": 3}, lemonds, used) is None  # there is room: nobody is evicted
     assert touch_due(residents, TWO, {"busy": 3.0, "quiet": 2.0}, used) is None  # lemond agrees
     assert touch_due(residents[:1], ONE, lemonds, used) is None  # nothing to choose from
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ("--parallel 2 --flash-attn on", None),
+        ("", None),
+        ("--parallel 2 --port 9000", "--port"),
+        ("--ctx-size=8192 -ngl 5", "--ctx-size, -ngl"),
+        ('--alias "unfinished', "No closing quotation"),
+    ],
+)
+def test_flags_that_would_cost_every_model_are_not_sent(args: str, named: str | None) -> None:
+    why = objection({"llamacpp_args": args, "ctx_size": 8192})
+    assert (why is None) == (named is None)
+    assert named is None or named in str(why)
+    assert objection({"ctx_size": 8192}) is None

@@ -320,3 +320,12 @@ async def test_a_hanging_control_plane_is_told_from_an_absent_one(
     assert (await service.get("/api/slots/tiny-a"))["metadata"]["stale"] is False
     lost = (await journal(service, type="lemond_lost"))["events"]
     assert len(lost) == 1
+
+
+async def test_flags_of_lemonds_own_are_refused_here(simulator: SimulatorProcess, configured: Any) -> None:
+    slots = '[slots.a]\nmodel = "tiny-a"\nserver = { extra_args = "--port 9000" }\n'
+    service = await configured(simulator.url, slots)
+    answer = await service.post("/v1/chat/completions", {"model": "a", "messages": []}, Prefer="wait=20")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "slot.error")
+    assert "--port is set by lemond itself" in answer.json()["error"]["message"]
+    assert "POST /v1/load" not in (await simulator.stats())["requests"]

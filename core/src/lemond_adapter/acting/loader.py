@@ -18,6 +18,7 @@ from lemond_adapter.acting.evictor import UNLOAD_S, Eviction, Evictor
 from lemond_adapter.acting.failures import Failures
 from lemond_adapter.acting.history import LoadHistory
 from lemond_adapter.acting.leases import Leases
+from lemond_adapter.acting.preflight import objection
 from lemond_adapter.acting.waiting import Load, LoadQueue, Purpose
 from lemond_adapter.truth.control import LemondClient
 from lemond_adapter.truth.record import Phase
@@ -235,9 +236,22 @@ class Loader:
         if not self._truth.reachable:
             # Nothing is evicted for a load that cannot be sent.
             raise LemondUnavailable(f"{load.model} was not loaded: {self._truth.unknown_why}")
+        if self._routed(load):
+            return True
+        self._check(load)
         if not self._census.knows_type(load.model):
             await self._catalogue.refresh()
-        return self._routed(load) or not self._admission(load)
+        return not self._admission(load)
+
+    def _check(self, load: Load) -> None:
+        """Raises `LoadError` for what lemond would refuse: nothing is evicted for that."""
+        why = objection(self._options(load))
+        if why is not None:
+            self.failures.note(load.model, why, "rejected")
+            raise LoadError(why, status_code=400, kind="rejected")
+
+    def _options(self, load: Load) -> Mapping[str, Any]:
+        return self._load_options(load.model) if load.options is None else load.options
 
     def _routed(self, load: Load) -> bool:
         return load.options is None and load.model in self._truth.ledger.routes
@@ -322,7 +336,7 @@ class Loader:
             if await self._evictor.begin(model, "reload") is Eviction.BUSY:
                 text = f"{model} is in use; its options cannot be changed now"
                 raise LoadError(text, status_code=409, kind="rejected")
-        options = self._load_options(model) if load.options is None else load.options
+        options = self._options(load)
         try:
             await self._client.load(model, options)
         except LoadError as error:
