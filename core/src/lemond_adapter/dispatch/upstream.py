@@ -137,6 +137,11 @@ class Upstream(asyncio.Protocol):
             self.transport.abort()
 
 
+JUST_USED_S = 0.005
+"""A connection that was in use so long ago is taken without asking the kernel whether it has ended: a
+server's own idle limit is far away, and the event loop has just looked."""
+
+
 class Pool:
     """Connections to one process on one port."""
 
@@ -165,7 +170,10 @@ class Pool:
         now = self._clock()
         while self._idle:
             upstream = self._idle.pop()
-            if now - upstream.idle_since < IDLE_LIMIT_S and upstream.quiet():
+            idle = now - upstream.idle_since
+            if idle < JUST_USED_S and not upstream.lost and not upstream.transport.is_closing():
+                return upstream
+            if idle < IDLE_LIMIT_S and upstream.quiet():
                 return upstream
             upstream.abort()
         return None
@@ -230,12 +238,10 @@ class Pools:
         self.refused_identities = 0
 
     def take(self, route: RouteInfo) -> Upstream | None:
-        """An idle connection to the route's process, if that is proven to live now. No waiting."""
+        """An idle connection to the route's process. No waiting, and no question to the kernel about the
+        process: the connection was proven to be its own when it was made, and dies with it."""
         pool = self._pools.get((route.pid, route.generation, route.base_url))
         if pool is None or not pool.idle:
-            return None
-        if route.pid is not None and self._alive(route.pid) is not True:
-            pool.close()
             return None
         return pool.take()
 

@@ -236,9 +236,12 @@ _CLIENTS_OWN = frozenset({"served", "client_gone", "request.invalid", "request.t
 """Outcomes that say nothing of models: logged at debug."""
 
 
+_requests_logger = logging.getLogger("lemond_adapter.requests")
+
+
 def _request(flight: Flight) -> None:
     level = logging.DEBUG if flight.outcome in _CLIENTS_OWN else logging.INFO
-    if not logging.getLogger("lemond_adapter.requests").isEnabledFor(level):
+    if not _requests_logger.isEnabledFor(level):
         return
     duration = None if flight.ended is None else flight.ended - flight.began
     fields = {

@@ -92,6 +92,10 @@ class Tally:
         slot.outcomes[flight.outcome] += 1
         bucket = self._bucket(slot)
         bucket.requests += 1
+        if flight.outcome == "served" and flight.status < 400 and not flight.streamed:
+            if flight.first_byte is not None and len(bucket.ttft_s) < SAMPLES:
+                bucket.ttft_s.append(flight.first_byte - flight.began)
+            return
         if is_error(flight):
             bucket.errors += 1
         if flight.retry_after_s is not None:

@@ -32,6 +32,7 @@ class ProcessWatch:
     def __init__(self, on_end: Callable[[int, Ending], None]) -> None:
         self._on_end = on_end
         self._fds: dict[int, int] = {}
+        self._polls: dict[int, select.poll] = {}
         self.works = pidfds_work()
 
     @property
@@ -50,6 +51,8 @@ class ProcessWatch:
         except OSError:
             return False
         self._fds[pid] = fd
+        self._polls[pid] = select.poll()
+        self._polls[pid].register(fd, select.POLLIN)
         asyncio.get_running_loop().add_reader(fd, self._ended, pid)
         return True
 
@@ -58,13 +61,12 @@ class ProcessWatch:
         fd = self._fds.get(pid)
         if fd is None:
             return None
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return not poll.poll(0)
+        return not self._polls[pid].poll(0)
 
     def forget(self, pid: int) -> None:
         """Ends the watch."""
         fd = self._fds.pop(pid, None)
+        self._polls.pop(pid, None)
         if fd is not None:
             asyncio.get_running_loop().remove_reader(fd)
             os.close(fd)

@@ -41,7 +41,24 @@ class RequestMetrics:
         self._rate = _Children(families.TOKENS_PER_SECOND.histogram(registry))
         self._retry_after = _Children(families.RETRY_AFTER.histogram(registry))
         self._holds = _Children(families.HOLDS.histogram(registry))
+        self._swift: dict[str, tuple[Any, Any]] = {}
         self._unavailable = families.UPSTREAM_UNAVAILABLE.counter(registry)
+
+    def _plain(self, flight: Flight) -> None:
+        """The many: served at once, as a whole."""
+        name = slot_of(flight)
+        both = self._swift.get(name)
+        if both is None:
+            slot = self._slots(name)
+            both = self._swift[name] = (
+                self._requests[slot, self._outcomes("served")],
+                self._duration[(slot,)],
+            )
+        both[0].inc()
+        if flight.ended is not None:
+            both[1].observe(flight.ended - flight.began)
+        if flight.status in _UNAVAILABLE:
+            self._unavailable.inc()
 
     def expect(self, slot: str) -> None:
         """A slot that requests may come for."""
@@ -50,6 +67,9 @@ class RequestMetrics:
 
     def take(self, flight: Flight) -> None:
         """A request has ended."""
+        if flight.outcome == "served" and not flight.streamed and not flight.held_s:
+            self._plain(flight)
+            return
         slot, outcome = self._slots(slot_of(flight)), self._outcomes(flight.outcome)
         self._requests[slot, outcome].inc()
         if flight.status in _UNAVAILABLE:
