@@ -84,6 +84,8 @@ CORPUS: dict[str, bytes] = {
     "chunk longer than told": CHUNKED + b"14\r\n" + BODY + b"\r\n0\r\n\r\n",
     "chunk without its CRLF": CHUNKED + b"15\r\n" + BODY + b"0\r\n\r\n",
     "trailer that is none": CHUNKED + b"15\r\n" + BODY + b"\r\n0\r\nnonsense\r\n\r\n",
+    "trailer that is a length": CHUNKED + b"15\r\n" + BODY + b"\r\n0\r\nContent-Length: 5\r\n\r\n",
+    "trailer that is a coding": CHUNKED + b"15\r\n" + BODY + b"\r\n0\r\nTransfer-Encoding: x\r\n\r\n",
     "trailers endless": CHUNKED + b"15\r\n" + BODY + b"\r\n0\r\n" + b"X: y\r\n" * 5000,
     "head too long": START + b"X: " + b"x" * 70_000 + b"\r\n\r\n",
     "head without end": START + b"X: " + b"x" * 70_000,

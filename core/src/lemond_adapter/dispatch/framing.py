@@ -9,6 +9,9 @@ from lemond_adapter.dispatch.wire import TOKEN, BadMessage
 MAX_CHUNK_LINE = 4096
 MAX_TRAILERS = 16 * 1024
 _TRAILER = re.compile(TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*+\r\n")
+_NOT_IN_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"host"})
+"""RFC 9110, 6.5.1: whoever merged them into the head would read another message."""
+
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*+"'
 _EXTENSION = rb";" + TOKEN + rb"(?:=(?:" + TOKEN + rb"|" + _QUOTED + rb"))?+"
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*+\r\n")
@@ -89,6 +92,8 @@ class Chunks:
                 self._trailers += line_end + 2 - position
                 if _TRAILER.fullmatch(data, position, line_end + 2) is None or self._trailers > MAX_TRAILERS:
                     raise BadMessage(400, "a trailer is not valid")
+                if data[position : data.index(b":", position)].lower() in _NOT_IN_TRAILERS:
+                    raise BadMessage(400, "a trailer speaks of framing or routing")
                 position = line_end + 2
         self._state = state
         return position - shift
