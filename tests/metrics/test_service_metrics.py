@@ -50,7 +50,8 @@ async def test_the_slos_are_measured(busy: Any, scrape: Any) -> None:
     assert value("lemond_adapter_ttft_seconds_count", slot="primary") == 3
     assert total("lemond_adapter_output_tokens_per_second_count", slot="primary") >= 1
     assert value("lemond_adapter_hold_seconds_count", outcome="served") >= 1
-    assert value("lemond_adapter_load_duration_seconds_count", model="tiny-a") == 2
+    # Asked for, and after its crash; once more where the cascade of the broken one took it.
+    assert value("lemond_adapter_load_duration_seconds_count", model="tiny-a") >= 2
     assert total("lemond_adapter_time_to_route_stable_seconds_count") >= 3
     assert value("lemond_adapter_eviction_recovery_seconds_count", reason="crash") == 1
     assert value("lemond_adapter_process_crashes_total", model="tiny-a") == 1

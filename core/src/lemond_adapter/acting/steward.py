@@ -98,6 +98,8 @@ class Steward:
         self._restore_at: float | None = None
         self._culprit: tuple[str, str] | None = None
         self._cascades: list[float] = []
+        self._cascade_open = False
+        """Models went in a cascade whose end was not seen yet; each counts once, however often it is told."""
         self._returning: set[str] = set()
         self._returning_since = 0.0
         self._taken: list[tuple[ModelEvicted, float, int]] = []
@@ -173,6 +175,8 @@ class Steward:
 
     def _note_lost(self, model: str, event: EvictionStarted | ModelEvicted, now: float) -> None:
         seen = self._look(model)
+        if model not in self._lost and event.reason == "load_failure_cascade":
+            self._cascade_open = True
         self._lost.setdefault(
             model,
             Lost(
@@ -227,10 +231,9 @@ class Steward:
     # Bringing back.
 
     def _cascade_over(self, now: float) -> None:
-        if not any(one.reason == "load_failure_cascade" for one in self._lost.values()):
+        if not self._cascade_open:
             return
-        if self._restore_at is not None and self._restore_at <= now:
-            return
+        self._cascade_open = False
         self._cascades = [at for at in self._cascades if now - at < CASCADE_MEMORY_S] + [now]
         repeated = len(self._cascades) - 1
         pause = 0.0 if not repeated else min(2.0**repeated, LONGEST_CASCADE_PAUSE_S)
@@ -242,6 +245,7 @@ class Steward:
 
     def _restore(self, now: float, residents: Residents, limits: Limits) -> list[Action]:
         lost, self._lost = self._lost, {}
+        self._cascade_open = False
         culprit, self._culprit = self._culprit, None
         self._restore_at = None
         without = {culprit[0]} if culprit else set()

@@ -92,7 +92,7 @@ class Tally:
         slot.outcomes[flight.outcome] += 1
         bucket = self._bucket(slot)
         bucket.requests += 1
-        if flight.outcome == "served" and flight.status < 400 and not flight.streamed:
+        if flight.outcome == "served" and flight.status < 400 and flight.events < 2:
             if flight.first_byte is not None and len(bucket.ttft_s) < SAMPLES:
                 bucket.ttft_s.append(flight.first_byte - flight.began)
             return
