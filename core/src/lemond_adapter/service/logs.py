@@ -15,7 +15,6 @@ import queue
 import select
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
@@ -161,9 +160,8 @@ class WrittenBehind(logging.Handler):
 
     def finish(self, limit_s: float = 1.0) -> None:
         """Waits until all is written, up to a limit: nobody may be reading."""
-        end = time.monotonic() + limit_s
-        while self._records.unfinished_tasks and time.monotonic() < end:
-            time.sleep(0.005)
+        with self._records.all_tasks_done:
+            self._records.all_tasks_done.wait_for(lambda: not self._records.unfinished_tasks, limit_s)
 
     def _write(self) -> None:
         while True:
